@@ -1,0 +1,45 @@
+"""Gradient sign dropout."""
+
+import torch
+from torch import Tensor
+
+from mtl.errors import ConfigError
+from mtl.parts import Aggregator, Stochastic
+
+
+class GradDrop(Aggregator, Stochastic):
+    """At each coordinate, gradients of one sign only; the sign is drawn by their purity (Alg. 1).
+
+    With the purity `P = (1 + sum_i g_i / sum_i |g_i|) / 2` and `u ~ U[0, 1]` for each coordinate,
+    positive entries are kept where `P > u` and negative ones where `P < u`; the update is the sum
+    of what is kept.
+
+    Args:
+        leak: Share of the dropped part that passes, in [0, 1]; 0 is the paper's default.
+        seed: See `Stochastic`; all processes draw alike.
+
+    The paper applies the rule to gradients at the representation, summed over the batch after
+    multiplication by the activation's sign; here it acts on the coordinates of the chosen level
+    (shared parameters by default, as in TorchJD).
+
+    References:
+        Chen, Ngiam, Huang, Luong, Kretzschmar, Chai, Anguelov. Just Pick a Sign: Optimizing Deep
+        Multitask Models with Gradient Sign Dropout. NeurIPS 2020.
+        https://arxiv.org/abs/2010.06808
+    """
+
+    def __init__(self, *, leak: float = 0.0, seed: int | None = None) -> None:
+        super().__init__(seed)
+        if not 0 <= leak <= 1:
+            raise ConfigError(f"`leak` should be in [0, 1]. Got {leak}.")
+        self.leak = leak
+
+    def forward(self, jacobian: Tensor) -> Tensor:
+        """Direction `[n]` from the Jacobian `[m, n]`."""
+        total, magnitude = jacobian.sum(0), jacobian.abs().sum(0)
+        purity = 0.5 * (1 + total / torch.where(magnitude > 0, magnitude, 1.0))
+        draw = torch.empty_like(purity).uniform_(generator=self.generator(jacobian.device))
+        positive = (purity > draw) & (jacobian > 0)
+        negative = (purity < draw) & (jacobian < 0)
+        kept = (jacobian * (positive | negative)).sum(0)
+        return kept + self.leak * (total - kept)

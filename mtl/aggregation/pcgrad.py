@@ -1,0 +1,45 @@
+"""Gradient surgery: project conflicting gradients."""
+
+import torch
+from torch import Tensor
+
+from mtl.parts import Stochastic, Weighting
+
+
+class PCGradWeighting(Weighting, Stochastic):
+    """Each gradient is projected off those that it conflicts with, one after the other (Alg. 1).
+
+    For each task i, over the other tasks j in random order: if `<v_i, g_j> < 0` then
+    `v_i <- v_i - <v_i, g_j> / |g_j|^2 g_j`; the update is `sum_i v_i`. All of it happens in the
+    coordinates of the gradients, so that only the Gramian is needed:
+    `v_i = V_i J`, `<v_i, g_j> = V_i G_j`.
+
+    Args:
+        seed: See `Stochastic`; it decides the orders.
+
+    The sum over tasks is the official code's; `nash-mtl`'s option of a mean is a change of the
+    learning rate. LibMTL also visits `j = i`, which changes nothing.
+
+    References:
+        Yu, Kumar, Gupta, Levine, Hausman, Finn. Gradient Surgery for Multi-Task Learning.
+        NeurIPS 2020. https://arxiv.org/abs/2001.06782
+    """
+
+    def __init__(self, *, seed: int | None = None) -> None:
+        super().__init__(seed)
+
+    def forward(self, gramian: Tensor) -> Tensor:
+        """Weights `[m]` from the Gramian `[m, m]`: non-negative, at least one each."""
+        # On the CPU in float64: m sequential projections of m numbers each.
+        gram = gramian.detach().to("cpu", torch.float64)
+        count = len(gram)
+        scores = torch.rand(count, count, generator=self.generator(gram.device))
+        orders = scores.fill_diagonal_(2.0).argsort(1)[:, :-1]  # each row: the other tasks
+        norms = gram.diagonal().clone()
+        norms[norms <= 0] = torch.inf  # a zero gradient conflicts with nothing
+        coordinates = torch.eye(count, dtype=gram.dtype)
+        every = torch.arange(count)
+        for others in orders.T:
+            products = (coordinates * gram[others]).sum(1)
+            coordinates[every, others] -= products.clamp_max(0) / norms[others]
+        return coordinates.sum(0).to(gramian)

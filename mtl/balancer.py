@@ -1,0 +1,222 @@
+"""The whole procedure that turns the losses of a step into gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from mtl.engine import Combined, Objectives, accumulate
+from mtl.errors import ConfigError, NonFiniteError
+from mtl.parts import Combiner, Needs, Part, Regularizer, Scalarizer, Sharpness, Transform
+from mtl.scalarization import EqualWeighting
+from mtl.step import Level, Step
+
+P = TypeVar("P", bound=Part)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a balancer did in one step, detached, for logs and plots.
+
+    Attributes:
+        tasks: Names of the tasks with labels in this step; rows of what follows.
+        losses: Their losses on the global batch, `[a]`.
+        weights: Effective weight of each in the gradient of the shared parameters, `[a]`;
+            `None` for aggregators.
+        gramian: Inner products of the objectives' gradients, `[k, k]`, where they were needed.
+        nonfinite: Tasks with a non-finite loss or gradient; if there are any, no gradient was
+            added.
+        scalars: What else there is to log.
+    """
+
+    tasks: tuple[str, ...]
+    losses: Tensor | None = None
+    weights: Tensor | None = None
+    gramian: Tensor | None = None
+    nonfinite: tuple[str, ...] = ()
+    scalars: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Balancer(nn.Module):
+    """`sharpness(regularizers(combine(transforms(losses))))`, each slot exchangeable.
+
+    In a hand-written loop::
+
+        step = Step.evaluate(model, tasks, batch)
+        optimizer.zero_grad()
+        balancer.backward(step)
+        optimizer.step()
+
+    Args:
+        combine: A `Scalarizer`, `Weighting` or `Aggregator`. Default: equal weighting.
+        transforms: Maps of the losses, in order; by name or in a sequence. `None` entries are
+            left out.
+        regularizers: Scalars added after the combination.
+        sharpness: Wraps all of the above.
+        level: Where gradients are compared: at the shared `parameters` (exact; one backward pass
+            through the backbone a task) or at the `representation` (one such pass in all).
+        head_grad: `own`: each head follows its own objective; `weighted`: with the weight that the
+            objective has in the shared gradient. Default: what the combiner says.
+        on_nonfinite: What a NaN or infinite loss or gradient does: `skip` the step (no gradient is
+            added) or `raise`.
+        max_nonfinite: More than so many skipped steps in a row raise as well.
+
+    With a single task there is nothing to combine: every combiner gives the plain gradient.
+
+    Raises:
+        ConfigError: A part does not fit its slot, or an option is not one of those listed.
+    """
+
+    skipped_steps: Tensor
+
+    def __init__(
+        self,
+        combine: Combiner | None = None,
+        *,
+        transforms: Mapping[str, Transform | None] | Sequence[Transform] | None = None,
+        regularizers: Mapping[str, Regularizer | None] | Sequence[Regularizer] | None = None,
+        sharpness: Sharpness | None = None,
+        level: Level = "parameters",
+        head_grad: Literal["own", "weighted"] | None = None,
+        on_nonfinite: Literal["skip", "raise"] = "skip",
+        max_nonfinite: int = 20,
+    ) -> None:
+        super().__init__()
+        combine = EqualWeighting() if combine is None else combine
+        _check_choice("level", level, ("parameters", "representation"))
+        _check_choice("head_grad", head_grad, (None, "own", "weighted"))
+        _check_choice("on_nonfinite", on_nonfinite, ("skip", "raise"))
+        if max_nonfinite < 0:
+            raise ConfigError(f"`max_nonfinite` should be 0 or more. Got {max_nonfinite}.")
+        if isinstance(combine, Scalarizer) and head_grad == "own":
+            raise ConfigError(
+                f'`head_grad` of a scalarizer should be "weighted": {type(combine).__name__} '
+                'differentiates one scalar. Got "own". Leave it out, or choose a weighting.'
+            )
+        self.combine = _check_part("combine", combine, Combiner)
+        self.transforms = _modules("transforms", transforms, Transform)
+        self.regularizers = _modules("regularizers", regularizers, Regularizer)
+        self.sharpness = None if sharpness is None else _check_part("sharpness", sharpness, Sharpness)
+        self.level: Level = level
+        self.head_grad = head_grad or combine.head_grad
+        self.on_nonfinite = on_nonfinite
+        self.max_nonfinite = max_nonfinite
+        self._nonfinite_in_a_row = 0
+        self.register_buffer("skipped_steps", torch.zeros((), dtype=torch.int64))
+
+    @property
+    def needs(self) -> Needs:
+        """What the parts together ask of a step."""
+        needs = Needs.REPRESENTATION if self.level == "representation" else Needs.LOSSES
+        for part in self._parts():
+            needs |= part.needs
+        return needs
+
+    def backward(self, step: Step) -> Report:
+        """Adds the balanced gradients of a step to `.grad`.
+
+        Args:
+            step: Losses and what they can be differentiated by. Its graph is used up.
+
+        Returns:
+            Losses, weights and Gramian, detached.
+
+        Raises:
+            NonFiniteError: A loss or gradient is not finite, and the policy is to raise, or it
+                was so too often in a row.
+            UnsupportedError: The step cannot give what a part needs.
+        """
+        try:
+            step.check_finite()
+            combined = self._combine(step)
+        except NonFiniteError as error:
+            return self._skip(step, error)
+        accumulate(combined.gradients)
+        self._nonfinite_in_a_row = 0
+        return Report(
+            tasks=step.present,
+            losses=step.values,
+            weights=combined.weights,
+            gramian=combined.gramian,
+            scalars=combined.scalars,
+        )
+
+    def on_epoch_start(self, epoch: int) -> None:
+        """Tells all parts that an epoch begins; in a hand-written loop, call it yourself.
+
+        Args:
+            epoch: Its number, from 0.
+        """
+        for part in self._parts():
+            part.on_epoch_start(epoch)
+
+    def _combine(self, step: Step) -> Combined:
+        if not step.present:
+            return Combined([])
+        self._announce(step)
+        if self.sharpness is None:
+            return self._gradients(step)
+        return self.sharpness(step, self._gradients)
+
+    def _gradients(self, step: Step) -> Combined:
+        """Everything below the sharpness slot."""
+        extra = {name: part(step) for name, part in self.regularizers.items()}
+        objectives = Objectives(
+            step,
+            list(self.transforms.values()),
+            learned=[p for p in self.parameters() if p.requires_grad],
+            extra=list(extra.values()),
+            level=self.level,
+            head_grad=self.head_grad,
+        )
+        if len(step.tasks) == 1 and len(objectives.values) == 1:
+            combined = objectives.minimize(objectives.values.sum())
+        else:
+            combined = self.combine.combine(objectives)
+        for name, value in extra.items():
+            combined.scalars[f"regularizer/{name}"] = value.detach()
+        return combined
+
+    def _announce(self, step: Step) -> None:
+        """Tells the parts which tasks are present."""
+        index: slice | Tensor = slice(None)
+        if len(step.present) < len(step.tasks):
+            positions = [step.tasks.index(name) for name in step.present]
+            index = torch.tensor(positions, device=step.values.device)
+        for part in self._parts():
+            part.present = index
+
+    def _skip(self, step: Step, error: NonFiniteError) -> Report:
+        self._nonfinite_in_a_row += 1
+        self.skipped_steps += 1
+        if self.on_nonfinite == "raise" or self._nonfinite_in_a_row > self.max_nonfinite:
+            raise error
+        return Report(tasks=step.present, losses=step.values, nonfinite=error.tasks)
+
+    def _parts(self) -> list[Part]:
+        return [module for module in self.modules() if isinstance(module, Part)]
+
+
+def _check_choice(name: str, value: object, choices: tuple[object, ...]) -> None:
+    if value not in choices:
+        raise ConfigError(f"`{name}` should be one of {choices}. Got {value!r}.")
+
+
+def _check_part(slot: str, part: P, kind: type[P]) -> P:
+    if not isinstance(part, kind):
+        raise ConfigError(
+            f"`{slot}` should be a {kind.__name__}. Got {part!r}. The classes in mtl.parts say what "
+            "each slot takes; other things need an adapter."
+        )
+    return part
+
+
+def _modules(slot: str, parts: Mapping[str, P | None] | Sequence[P] | None, kind: type[P]) -> nn.ModuleDict:
+    if not isinstance(parts, Mapping):
+        parts = {type(part).__name__.lower(): part for part in parts or ()}
+    chosen = {name: part for name, part in parts.items() if part is not None}
+    return nn.ModuleDict({name: _check_part(slot, part, kind) for name, part in chosen.items()})

@@ -1,0 +1,91 @@
+"""A shared backbone with one head a task."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from mtl.errors import TaskError
+from mtl.task import Task, check_tasks
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What a forward pass gives.
+
+    Attributes:
+        predictions: Task name -> prediction.
+        representation: Task name -> the tensors that enter the task's head. Tasks that share
+            their input hold the same tensor objects.
+    """
+
+    predictions: dict[str, Tensor]
+    representation: dict[str, tuple[Tensor, ...]]
+
+
+class MultiTaskModel(nn.Module):
+    """Hard parameter sharing: `prediction_t = head_t(backbone(inputs))`.
+
+    Args:
+        backbone: From the inputs to the representation: a tensor, or several in a list, tuple or
+            dict (all heads get the whole of it).
+        heads: Task name -> head, or the tasks themselves.
+
+    Multi-input data: where `inputs` is a mapping keyed by task names, every task has its own
+    inputs, and the backbone runs once a task. Other architectures are models that answer the same
+    questions: `forward` gives `Outputs`; `shared_parameters()`, `task_parameters(name)`.
+
+    Raises:
+        TaskError: No head, or two tasks of the same name.
+    """
+
+    def __init__(
+        self, backbone: nn.Module, heads: Mapping[str, nn.Module] | Sequence[Task]
+    ) -> None:
+        super().__init__()
+        if not isinstance(heads, Mapping):
+            heads = {task.name: task.head for task in check_tasks(heads)}
+        if not heads:
+            raise TaskError("Expected at least one head. Got none.")
+        self.backbone = backbone
+        self.heads = nn.ModuleDict(dict(heads))
+
+    def forward(self, inputs: Any) -> Outputs:
+        """Predictions of all tasks (of those in `inputs` if every task has its own)."""
+        if isinstance(inputs, Mapping) and inputs and set(inputs) <= set(self.heads.keys()):
+            features = {name: self.backbone(value) for name, value in inputs.items()}
+        else:
+            shared = self.backbone(inputs)
+            features = dict.fromkeys(self.heads.keys(), shared)
+        return Outputs(
+            predictions={name: self.heads[name](value) for name, value in features.items()},
+            representation={
+                name: tuple(leaf for leaf in tree_leaves(value) if isinstance(leaf, Tensor))
+                for name, value in features.items()
+            },
+        )
+
+    def shared_parameters(self) -> list[nn.Parameter]:
+        """Trainable parameters that are not one task's own: the backbone's, and tied ones."""
+        own = self._own()
+        return [p for p in self.parameters() if p.requires_grad and p not in own]
+
+    def task_parameters(self, name: str) -> list[nn.Parameter]:
+        """Trainable parameters that belong to the head of `name` alone."""
+        own = self._own()
+        return [p for p in self.heads[name].parameters() if p.requires_grad and p in own]
+
+    def tied_parameters(self) -> list[nn.Parameter]:
+        """Shared parameters that lie in heads, behind the representation."""
+        behind = set(self.backbone.parameters())
+        return [p for p in self.shared_parameters() if p not in behind]
+
+    def _own(self) -> set[nn.Parameter]:
+        parts = (self.backbone, *self.heads.values())
+        uses = Counter(p for part in parts for p in set(part.parameters()))
+        return {p for p, count in uses.items() if count == 1} - set(self.backbone.parameters())

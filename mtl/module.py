@@ -1,0 +1,249 @@
+"""The Lightning module: any Trainer flag with any balancer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from torchmetrics import Metric, MetricCollection
+
+from mtl.balancer import Balancer, Report
+from mtl.model import MultiTaskModel
+from mtl.parts import Needs, Stochastic
+from mtl.step import Step
+from mtl.task import Task, check_tasks
+
+Batch = tuple[Any, Mapping[str, Tensor]]
+
+
+class MTLModule(lightning.LightningModule):
+    """A multi-task model, its tasks and a balancer, under automatic optimization.
+
+    The balancer runs where Lightning would call `loss.backward()`: clipping, accumulation, mixed
+    precision, schedulers, checkpoints and profilers work with every balancer.
+
+    Args:
+        model: A `MultiTaskModel`, or a module that answers the same questions.
+        tasks: The tasks, in the order of rows.
+        balancer: Default: equal weighting.
+        optimizer: From parameter groups to an optimizer. Default: Adam at 1e-3. Parameters that
+            the balancer learns form the second group, without weight decay.
+        scheduler: From the optimizer to a learning-rate scheduler, stepped once an epoch.
+        config: A plain dict that is saved in every checkpoint, to tell how the run was made.
+
+    A batch is `(inputs, targets)`: `targets` maps task names to labels; `inputs` is what the
+    backbone takes, or a mapping from task names to inputs of their own.
+
+    Logged: `train/loss/<task>`, `<stage>/loss/<task>`, `<stage>/<metric>/<task>` for `val` and
+    `test`, `balancer/weight/<task>`, `balancer/skipped_steps`.
+
+    Raises:
+        TaskError: Duplicate task names, or none.
+
+    Attributes:
+        report: What the balancer did in the last step.
+        results: Stage -> task -> metric -> value, of the last evaluation.
+    """
+
+    def __init__(
+        self,
+        model: MultiTaskModel,
+        tasks: Sequence[Task],
+        balancer: Balancer | None = None,
+        *,
+        optimizer: Callable[[Any], Optimizer] | None = None,
+        scheduler: Callable[[Optimizer], LRScheduler] | None = None,
+        config: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.tasks = check_tasks(tasks)
+        self.balancer = Balancer() if balancer is None else balancer
+        self.metrics = nn.ModuleDict(
+            {f"{stage}_metrics": _collections(self.tasks) for stage in ("val", "test")}
+        )
+        self.report: Report | None = None
+        self.results: dict[str, dict[str, dict[str, float]]] = {}
+        self.step: Step | None = None
+        self._optimizer = optimizer or partial(torch.optim.Adam, lr=1e-3)
+        self._scheduler = scheduler
+        self._config = config
+        self._surrogate: Tensor | None = None
+
+    def forward(self, inputs: Any) -> dict[str, Tensor]:
+        """Predictions by task name."""
+        return self.model(inputs).predictions
+
+    # ---------------------------------------------------------------------------------- training
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002
+        """Builds the step; its losses are differentiated by the balancer in `backward`."""
+        self.step = Step.evaluate(
+            self.model,
+            self.tasks,
+            batch,
+            replayable=Needs.RECOMPUTE in self.balancer.needs,
+            context=self.trainer.precision_plugin.train_step_context,
+        )
+        self._surrogate = self.step.values.detach().sum().requires_grad_()
+        return self._surrogate
+
+    def backward(self, loss: Tensor) -> None:
+        """Lets the balancer write the gradients; `loss` brings 1/accumulation and the AMP scale."""
+        assert self.step is not None
+        assert self._surrogate is not None
+        (scale,) = torch.autograd.grad(loss, self._surrogate)
+        self.step.scale = scale
+        self.report = self.balancer.backward(self.step)
+        self.step = None  # frees the graph
+        if self.report.nonfinite:
+            self._tell_nonfinite(self.report.nonfinite)
+
+    def _tell_nonfinite(self, tasks: tuple[str, ...]) -> None:
+        rank_zero_warn(
+            f"Step {self.trainer.global_step}: the loss or gradient of {', '.join(tasks)} is not "
+            "finite; the step was skipped "
+            f"({int(self.balancer.skipped_steps)} so far in this run).",
+            category=RuntimeWarning,
+        )
+        if getattr(self.trainer.precision_plugin, "scaler", None) is not None:
+            # The gradient scaler must see the overflow: it skips the step and lowers its scale.
+            parameter = next(p for p in self.parameters() if p.requires_grad)
+            parameter.grad = torch.full_like(parameter, torch.inf)
+
+    def on_fit_start(self) -> None:
+        """Leaves the exchange of gradients between processes to the step."""
+        wrapper = self.trainer.strategy.model
+        if isinstance(wrapper, DistributedDataParallel):
+            wrapper.require_backward_grad_sync = False
+        for part in self.balancer.modules():
+            if isinstance(part, Stochastic):
+                part.seed = self.trainer.strategy.broadcast(part.seed)
+
+    def on_train_epoch_start(self) -> None:
+        """Tells the balancer."""
+        self.balancer.on_epoch_start(self.current_epoch)
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
+        """Logs losses and weights."""
+        report = self.report
+        if report is None or report.losses is None:
+            return
+        scalars = {"balancer/skipped_steps": self.balancer.skipped_steps.float()}
+        for i, name in enumerate(report.tasks):
+            scalars[f"train/loss/{name}"] = report.losses[i]
+            if report.weights is not None:
+                scalars[f"balancer/weight/{name}"] = report.weights[i]
+        scalars |= {f"balancer/{name}": value for name, value in report.scalars.items()}
+        self.log_dict(scalars, on_step=True, on_epoch=False, batch_size=1)
+
+    def configure_optimizers(self) -> Any:
+        """The optimizer over the model's parameters and, in a second group, the balancer's."""
+        groups: list[dict[str, Any]] = [
+            {"params": [p for p in self.model.parameters() if p.requires_grad]}
+        ]
+        learned = [p for p in self.balancer.parameters() if p.requires_grad]
+        if learned:
+            groups.append({"params": learned, "weight_decay": 0.0})
+        optimizer = self._optimizer(groups)
+        if self._scheduler is None:
+            return optimizer
+        return {"optimizer": optimizer, "lr_scheduler": self._scheduler(optimizer)}
+
+    # -------------------------------------------------------------------------------- evaluation
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
+        """Updates the validation metrics."""
+        self._evaluate(batch, "val")
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
+        """Updates the test metrics."""
+        self._evaluate(batch, "test")
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs and resets the validation metrics."""
+        self._finish("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Logs and resets the test metrics."""
+        self._finish("test")
+
+    def _evaluate(self, batch: Batch, stage: str) -> None:
+        inputs, targets = batch
+        predictions = self(inputs)
+        for task in self.tasks:
+            if task.name in targets and task.name in predictions:
+                loss, count = task.evaluate(predictions[task.name], targets[task.name])
+                collection = self.metrics[f"{stage}_metrics"][task.name]
+                collection["loss"].update(loss, count)
+                task.update(collection["metrics"], predictions[task.name], targets[task.name])
+
+    def _finish(self, stage: str) -> None:
+        results = {}
+        for task in self.tasks:
+            collection = self.metrics[f"{stage}_metrics"][task.name]
+            values = collection["metrics"].compute()
+            values["loss"] = collection["loss"].compute()
+            results[task.name] = {key: float(value) for key, value in values.items()}
+            for module in collection.values():
+                module.reset()
+        self.log_dict(
+            {
+                f"{stage}/{key}/{name}": value
+                for name, values in results.items()
+                for key, value in values.items()
+            },
+            rank_zero_only=False,
+            batch_size=1,
+        )
+        self.results[stage] = results
+
+    # ------------------------------------------------------------------------------- checkpoints
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds the configuration, as plain data."""
+        if self._config is not None:
+            checkpoint["config"] = self._config
+
+
+class _MeanLoss(Metric):
+    """Mean over labelled elements of all batches and processes."""
+
+    higher_is_better = False
+    total: Tensor
+    count: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("total", torch.zeros(()), dist_reduce_fx="sum")
+        self.add_state("count", torch.zeros(()), dist_reduce_fx="sum")
+
+    def update(self, loss: Tensor, count: Tensor) -> None:
+        self.total += torch.where(count > 0, loss * count, 0.0)
+        self.count += count
+
+    def compute(self) -> Tensor:
+        return self.total / self.count
+
+
+def _collections(tasks: Sequence[Task]) -> nn.ModuleDict:
+    """For each task its own copies of the metrics."""
+    return nn.ModuleDict(
+        {
+            task.name: nn.ModuleDict(
+                {
+                    "metrics": MetricCollection({k: m.clone() for k, m in task.metrics.items()}),
+                    "loss": _MeanLoss(),
+                }
+            )
+            for task in tasks
+        }
+    )

@@ -1,0 +1,177 @@
+"""What fills the slots of a balancer: small classes with one method to write.
+
+| slot | base class | the method to write |
+|---|---|---|
+| transforms | `Transform` | `forward(losses) -> losses` |
+| combine | `Scalarizer` | `forward(losses) -> scalar` |
+| combine | `Weighting` | `forward(gramian) -> weights` |
+| combine | `Aggregator` | `forward(jacobian) -> direction` |
+| regularizers | `Regularizer` | `forward(step) -> scalar` |
+| sharpness | `Sharpness` | `forward(step, gradients) -> combined` |
+
+State lives in buffers and parameters that are allocated in the constructor, so that checkpoints
+resume exactly; parameters are learned by the optimizer, in a group of their own.
+"""
+
+from __future__ import annotations
+
+import zlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from enum import Flag, auto
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from mtl.engine import Combined, Objectives
+    from mtl.step import Step
+
+
+class Needs(Flag):
+    """What a part asks of a step, beyond the losses."""
+
+    LOSSES = 0
+    GRAMIAN = auto()
+    JACOBIAN = auto()
+    REPRESENTATION = auto()
+    RECOMPUTE = auto()
+
+
+class Part(nn.Module, ABC):
+    """Base of everything that fills a slot.
+
+    Attributes:
+        needs: What the part asks of a step.
+        present: Index of the tasks that have labels in this step; a state with one entry a task
+            is read as `state[self.present]`. `slice(None)` where all are present.
+    """
+
+    needs: ClassVar[Needs] = Needs.LOSSES
+    present: slice | Tensor = slice(None)
+
+    def on_epoch_start(self, epoch: int) -> None:  # noqa: B027 - an optional hook
+        """Called before each epoch's first step, with its number from 0; repeated on resume."""
+
+
+class Transform(Part):
+    """A differentiable map of the losses, `[a] -> [k]`; by the chain rule it goes with any combiner.
+
+    Attributes:
+        elementwise: Value i depends on loss i alone.
+    """
+
+    elementwise: ClassVar[bool] = False
+
+    @abstractmethod
+    def forward(self, losses: Tensor) -> Tensor:
+        """Maps the losses of the present tasks, `[a]`, to objectives, `[k]`."""
+
+
+class Combiner(Part):
+    """Turns several objectives into one gradient; use one of the three kinds below.
+
+    Attributes:
+        head_grad: Whether a head follows its `own` objective or the `weighted` one, unless the
+            balancer says otherwise.
+    """
+
+    head_grad: ClassVar[str] = "own"
+
+    @abstractmethod
+    def combine(self, objectives: Objectives) -> Combined:
+        """Gradients of all parameters."""
+
+
+class Scalarizer(Combiner):
+    """Losses to a scalar: one backward pass, heads weighted like the rest."""
+
+    head_grad: ClassVar[str] = "weighted"
+
+    @abstractmethod
+    def forward(self, losses: Tensor) -> Tensor:
+        """Maps the objectives, `[k]`, to the scalar that is minimized."""
+
+    def combine(self, objectives: Objectives) -> Combined:
+        """Differentiates the scalar."""
+        return objectives.minimize(self(objectives.values))
+
+
+class Weighting(Combiner):
+    """Gramian of the objectives' gradients to weights: one backward pass an objective."""
+
+    needs: ClassVar[Needs] = Needs.GRAMIAN
+
+    @abstractmethod
+    def forward(self, gramian: Tensor) -> Tensor:
+        """Maps the Gramian, `[k, k]`, to weights, `[k]`."""
+
+    def combine(self, objectives: Objectives) -> Combined:
+        """Weighs the gradients."""
+        return objectives.weigh(self(objectives.gramian))
+
+
+class Aggregator(Combiner):
+    """Jacobian of the objectives to a direction: one backward pass an objective."""
+
+    needs: ClassVar[Needs] = Needs.JACOBIAN
+
+    @abstractmethod
+    def forward(self, jacobian: Tensor) -> Tensor:
+        """Maps the Jacobian, `[k, n]`, to the direction of the shared parameters, `[n]`."""
+
+    def combine(self, objectives: Objectives) -> Combined:
+        """Follows the direction."""
+        objectives.gramian  # noqa: B018 - raises where a row is not finite
+        return objectives.follow(self(objectives.jacobian))
+
+
+class Regularizer(Part):
+    """A scalar of the step that is added to the objective, after the combination."""
+
+    @abstractmethod
+    def forward(self, step: Step) -> Tensor:
+        """The scalar, with graph. Under several processes it is averaged over them."""
+
+
+class Sharpness(Part):
+    """Wraps the whole balancer to evaluate gradients at other points than the present one."""
+
+    needs: ClassVar[Needs] = Needs.RECOMPUTE
+
+    @abstractmethod
+    def forward(self, step: Step, gradients: Callable[[Step], Combined]) -> Combined:
+        """Gradients of a step, by calling `gradients` on it or on `step.recompute()`."""
+
+
+class Stochastic(nn.Module):
+    """Mix-in for parts that draw: same draws in every process and after a resume.
+
+    Each call of `generator` gives a fresh generator, a pure function of (seed, class, number of
+    calls so far); the three are saved with the state.
+
+    Args:
+        seed: Default: the seed that `torch.manual_seed` (or Lightning's `seed_everything`) got.
+            `MTLModule` gives all processes the first one's.
+    """
+
+    def __init__(self, seed: int | None = None) -> None:
+        super().__init__()
+        self.seed = torch.initial_seed() if seed is None else seed
+        self.draws = 0
+
+    def generator(self, device: torch.device) -> torch.Generator:
+        """A generator for one draw."""
+        stream = zlib.crc32(type(self).__name__.encode())
+        mixed = (self.seed + stream) * 0x9E3779B97F4A7C15 + self.draws * 0xD1B54A32D192ED03
+        self.draws += 1
+        return torch.Generator(device).manual_seed(mixed % 2**63)
+
+    def get_extra_state(self) -> dict[str, int]:
+        """Seed and number of draws."""
+        return {"seed": self.seed, "draws": self.draws}
+
+    def set_extra_state(self, state: Any) -> None:
+        """Continues the saved sequence of draws."""
+        self.seed, self.draws = state["seed"], state["draws"]

@@ -1,0 +1,48 @@
+"""Evaluating a step again: same random draws, buffers untouched."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from mtl.step import Step
+
+
+class Replay:
+    """Calls `run` again with the random state of its creation and puts back what it changed.
+
+    Args:
+        run: Builds the Step; reads the parameters as they are when called.
+        module: Its parameters say which devices draw; its buffers are restored.
+    """
+
+    def __init__(self, run: Callable[[], Step], module: nn.Module) -> None:
+        self._run = run
+        self._module = module
+        devices = {p.device for p in module.parameters() if p.device.type == "cuda"}
+        self._devices = sorted(device.index for device in devices)
+        self._cpu_state = torch.get_rng_state()
+        self._cuda_states = [torch.cuda.get_rng_state(i) for i in self._devices]
+
+    def __call__(self) -> Step:
+        """The Step at the present parameters."""
+        before = [(buffer, buffer._version, buffer.clone()) for buffer in self._module.buffers()]
+        with torch.random.fork_rng(devices=self._devices):
+            torch.set_rng_state(self._cpu_state)
+            for index, state in zip(self._devices, self._cuda_states, strict=True):
+                torch.cuda.set_rng_state(state, index)
+            try:
+                return self._run()
+            finally:
+                _restore(before)
+
+
+@torch.no_grad()
+def _restore(before: list[tuple[Tensor, int, Tensor]]) -> None:
+    for buffer, version, value in before:
+        if buffer._version != version:  # an untouched buffer may be saved in the new graph
+            buffer.copy_(value)

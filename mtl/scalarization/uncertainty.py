@@ -1,0 +1,35 @@
+"""Uncertainty weighting."""
+
+import torch
+from torch import Tensor, nn
+
+from mtl.parts import Scalarizer
+
+
+class UncertaintyWeighting(Scalarizer):
+    r"""Weights learned as the noise of each task, `sum_i (exp(-s_i) L_i + s_i) / 2`.
+
+    `s_i = log sigma_i^2` is a parameter; the optimizer learns it in its own group.
+
+    Args:
+        num_tasks: Number of tasks.
+        initial: Start of every `s_i`. The paper leaves it open: 0 gives weights of 1/2;
+            LibMTL starts at -0.5.
+
+    The form is the regression one (Eq. 7, with `s = log sigma^2` as its section 4.2 advises),
+    also for classification, where the paper's approximation has `exp(-s) L + s/2`; LibMTL does the
+    same.
+
+    References:
+        Kendall, Gal, Cipolla. Multi-Task Learning Using Uncertainty to Weigh Losses for Scene
+        Geometry and Semantics. CVPR 2018. https://arxiv.org/abs/1705.07115
+    """
+
+    def __init__(self, num_tasks: int, *, initial: float = 0.0) -> None:
+        super().__init__()
+        self.log_variance = nn.Parameter(torch.full((num_tasks,), float(initial)))
+
+    def forward(self, losses: Tensor) -> Tensor:
+        """Weighs the losses, `[k]`, by the learned variances."""
+        log_variance = self.log_variance[self.present]
+        return 0.5 * (torch.exp(-log_variance) * losses + log_variance).sum()

@@ -1,0 +1,285 @@
+"""What can be known of one training step, each thing computed at most once and only when asked.
+
+`Step` is the only place that differentiates: `gradient` (one backward of a weighted sum) and `rows`
+(one backward an objective). Both multiply by `scale` and combine processes, so that N processes
+give what one process computes on the concatenated batch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from mtl.distributed import all_reduce, all_reduce_list, world_size
+from mtl.engine import Rows
+from mtl.errors import NonFiniteError, TaskError, UnsupportedError
+from mtl.replay import Replay
+
+if TYPE_CHECKING:
+    from mtl.model import MultiTaskModel
+    from mtl.task import Task
+
+Level = Literal["parameters", "representation"]
+
+
+class _Summary(NamedTuple):
+    """The losses of the global batch."""
+
+    values: Tensor  # [m] mean over the labelled elements of all processes
+    share: Tensor  # [m] part of those elements that this process holds
+    present: tuple[int, ...]  # tasks with a label in some process
+    nonfinite: tuple[int, ...]
+
+
+class Step:
+    """The losses of one batch and what they can be differentiated by.
+
+    Args:
+        losses: Task name -> scalar loss with graph (a mean over labelled elements), or `None` for
+            a task without labels in this batch. The order is the order of rows everywhere.
+        shared: Parameters that receive gradient from more than one task.
+        specific: Task name -> parameters of that task alone.
+        representation: Task name -> tensors in the graph at which the task's head attaches.
+        counts: Task name -> number of labelled elements behind each loss; with N processes their
+            losses are averaged by it. Default: alike in all processes.
+        recompute: Gives the Step of the same batch at the present parameters, with the same
+            random draws and without touching buffers.
+        tied: Shared parameters behind the representation (in heads).
+        scale: Factor on every gradient: 1/N under accumulation, the AMP scale.
+
+    Reading `values` (or anything that depends on it) moves 2m numbers to the host, once a step:
+    which tasks are present and finite decides what is computed next.
+    """
+
+    def __init__(
+        self,
+        losses: Mapping[str, Tensor | None],
+        *,
+        shared: Sequence[Tensor],
+        specific: Mapping[str, Sequence[Tensor]] | None = None,
+        representation: Mapping[str, Sequence[Tensor]] | None = None,
+        counts: Mapping[str, Tensor] | None = None,
+        recompute: Callable[[], Step] | None = None,
+        tied: Sequence[Tensor] = (),
+        scale: Tensor | float = 1.0,
+    ) -> None:
+        self.tasks = tuple(losses)
+        self.losses = dict(losses)
+        self.shared = list(shared)
+        self.specific = {name: list((specific or {}).get(name, ())) for name in self.tasks}
+        self.representation = representation
+        self.scale = scale
+        self._counts = counts
+        self._recompute = recompute
+        self.tied = list(tied)
+        self._rows: dict[Level, Rows] = {}
+        for name, loss in self.losses.items():
+            if loss is not None and not loss.requires_grad:
+                raise TaskError(
+                    f"The loss of task {name!r} depends on no trainable parameter: expected a "
+                    "loss with a graph. Check that head and backbone are not frozen and that the "
+                    "loss is not detached."
+                )
+
+    @classmethod
+    def evaluate(
+        cls,
+        model: MultiTaskModel,
+        tasks: Sequence[Task],
+        batch: tuple[Any, Mapping[str, Tensor]],
+        *,
+        replayable: bool = False,
+        context: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext,
+    ) -> Step:
+        """Runs the model on a batch and takes the losses.
+
+        Args:
+            model: Gives `Outputs` and its parameters.
+            tasks: The tasks, in the order of rows.
+            batch: `(inputs, targets)`; `targets` maps task names to labels. A task that is missing
+                there, or whose labels are all invalid, is absent from this step.
+            replayable: Keep what `recompute()` needs (the state of the random generators).
+            context: Precision context in which forward passes run.
+
+        Raises:
+            TaskError: A batch without any known task, or shapes that do not fit.
+        """
+        inputs, targets = batch
+        known = [task for task in tasks if task.name in targets]
+        if not known:
+            raise TaskError(
+                f"Expected targets for at least one of {[task.name for task in tasks]}. Got "
+                f"targets named {sorted(targets)}."
+            )
+
+        def run() -> Step:
+            with context():
+                outputs = model(inputs)
+                pairs = {
+                    task.name: task.evaluate(outputs.predictions[task.name], targets[task.name])
+                    for task in known
+                }
+            return cls(
+                {task.name: pairs[task.name][0] if task in known else None for task in tasks},
+                shared=model.shared_parameters(),
+                specific={task.name: model.task_parameters(task.name) for task in tasks},
+                representation=outputs.representation,
+                counts={name: count for name, (_, count) in pairs.items()},
+                recompute=replay,
+                tied=model.tied_parameters(),
+            )
+
+        replay = Replay(run, model) if replayable else None
+        return run()
+
+    # ---------------------------------------------------------------- what is known of the losses
+
+    @property
+    def present(self) -> tuple[str, ...]:
+        """Names of the tasks with labels in this step (in any process), in task order."""
+        return tuple(self.tasks[i] for i in self._summary.present)
+
+    @cached_property
+    def values(self) -> Tensor:
+        """Losses of the present tasks on the global batch, detached, `[a]`."""
+        summary = self._summary
+        return self._select(summary.values)
+
+    def check_finite(self) -> None:
+        """Raises `NonFiniteError` naming the tasks whose loss is NaN or infinite."""
+        if self._summary.nonfinite:
+            raise NonFiniteError(*(self.tasks[i] for i in self._summary.nonfinite))
+
+    @cached_property
+    def _summary(self) -> _Summary:
+        losses = [self.losses[name] for name in self.tasks]
+        like = next(loss for loss in losses if loss is not None).detach()
+        dtype = torch.promote_types(like.dtype, torch.float32)
+        precise = dtype if like.device.type == "mps" else torch.float64
+        zero = torch.zeros((), dtype=precise, device=like.device)
+        values = torch.stack(
+            [zero if loss is None else loss.detach().to(precise) for loss in losses]
+        )
+        counts = torch.stack([self._count(name, zero) for name in self.tasks])
+        share = (counts > 0).to(precise)
+        if world_size() > 1:
+            # An absent task's loss may be anything; it must not turn the sum into NaN.
+            totals = all_reduce(torch.cat([torch.where(counts > 0, values * counts, 0.0), counts]))
+            sums, total = totals.chunk(2)
+            share, values = counts / total.clamp_min(1), sums / total.clamp_min(1)
+            counts = total
+        host_values, host_counts = torch.stack([values, counts]).tolist()
+        present = tuple(i for i, count in enumerate(host_counts) if count > 0)
+        finite = torch.tensor(host_values, dtype=torch.float64).isfinite().tolist()
+        return _Summary(
+            values.to(dtype),
+            share.to(dtype),
+            present,
+            tuple(i for i in present if not finite[i]),
+        )
+
+    def _count(self, name: str, zero: Tensor) -> Tensor:
+        if self.losses[name] is None:
+            return zero
+        return zero + 1 if self._counts is None else self._counts[name].to(zero)
+
+    def _select(self, per_task: Tensor) -> Tensor:
+        present = self._summary.present
+        return per_task if len(present) == len(self.tasks) else per_task[list(present)]
+
+    # ------------------------------------------------------------------------- differentiation
+
+    @property
+    def parameters(self) -> list[Tensor]:
+        """All parameters: shared first, then each task's own in task order."""
+        return self.shared + [p for name in self.tasks for p in self.specific[name]]
+
+    def gradient(
+        self, weights: Tensor | None, extra: Sequence[Tensor] = (), *, retain_graph: bool = False
+    ) -> list[Tensor | None]:
+        """Gradient of `sum_i weights[i] * loss_i + sum(extra)`, by one backward pass.
+
+        Args:
+            weights: One weight a present task, `[a]`; `None` leaves the losses out.
+            extra: Scalars defined on the local batch (regularizers); averaged over processes.
+            retain_graph: Keep the graph for another pass.
+
+        Returns:
+            One gradient for each of `parameters`, times `scale`, summed over processes; `None`
+            where nothing depends.
+        """
+        parameters = self.parameters
+        gradients = self.differentiate(
+            weights, parameters, extra=extra, retain_graph=retain_graph
+        )
+        return all_reduce_list(gradients, parameters)
+
+    def rows(self, level: Level = "parameters", *, retain_graph: bool = True) -> Rows:
+        """Gradients of the losses one by one, computed once.
+
+        Args:
+            level: Columns are the shared parameters, or the elements of the representation.
+            retain_graph: Keep the graph for another pass.
+        """
+        if level not in self._rows:
+            self._rows[level] = Rows(self, level, retain_graph=retain_graph)
+        return self._rows[level]
+
+    def differentiate(
+        self,
+        weights: Tensor | None,
+        inputs: Sequence[Tensor],
+        *,
+        among: Sequence[int] | None = None,
+        extra: Sequence[Tensor] = (),
+        retain_graph: bool,
+    ) -> list[Tensor | None]:
+        """This process's part of the gradient of a weighted sum of losses, times `scale`.
+
+        Args:
+            weights: One weight a present task, `[a]`; `None` leaves the losses out.
+            inputs: What to differentiate by.
+            among: Positions of the present tasks that take part. Default: all.
+            extra: Scalars added to the sum.
+            retain_graph: Keep the graph for another pass.
+        """
+        outputs, cotangents = [], []
+        if weights is not None:
+            factors = weights.detach() * self._select(self._summary.share) * self.scale
+            for position in range(len(self.present)) if among is None else among:
+                loss = self.losses[self.present[position]]
+                if loss is not None:
+                    outputs.append(loss)
+                    cotangents.append(factors[position].to(loss.dtype))
+        outputs += extra
+        cotangents += [torch.ones_like(e) * (self.scale / world_size()) for e in extra]
+        if not outputs or not inputs:
+            return [None] * len(inputs)
+        return list(
+            torch.autograd.grad(
+                outputs, inputs, cotangents, retain_graph=retain_graph, allow_unused=True
+            )
+        )
+
+    def recompute(self) -> Step:
+        """The Step of the same batch at the present parameters.
+
+        Same random draws as in the first evaluation; buffers (running statistics, counters) are
+        left as they were.
+
+        Raises:
+            UnsupportedError: The Step was built without `replayable` or `recompute`.
+        """
+        if self._recompute is None:
+            raise UnsupportedError(
+                "This step cannot be recomputed. Build it with Step.evaluate(..., "
+                "replayable=True), or pass `recompute` to Step."
+            )
+        again = self._recompute()
+        again.scale = self.scale
+        return again

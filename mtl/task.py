@@ -1,0 +1,131 @@
+"""What a task is: a name, a head, a loss, and metrics with a direction."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from torch import Tensor, nn
+from torchmetrics import Metric
+
+from mtl.errors import TaskError
+from mtl.losses import Loss, SampleLoss, labelled
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """One objective. The order of tasks is the order of rows everywhere.
+
+    Args:
+        name: An identifier, unique in a run; it names columns, log keys and checkpoint entries.
+        head: The task's own network, from the representation to a prediction.
+        loss: `(prediction, target) -> scalar`, a mean over labelled elements. An
+            `mtl.losses.Loss` knows which elements are labelled; any other callable (say
+            `torch.nn.MSELoss()`) sees the labelled samples only: those whose target is not
+            entirely NaN (floats) or negative (integers).
+        metrics: Metrics by name. Each has `higher_is_better` set, which gives its direction.
+        check_shapes: Compare the shapes of prediction and target before the loss broadcasts them
+            silently. Switch it off for losses that define their own relation.
+
+    Raises:
+        TaskError: The name is no identifier, the loss is not callable, or a metric has no direction.
+
+    Example:
+        >>> from torch import nn
+        >>> Task("age", head=nn.Linear(8, 1), loss=nn.L1Loss()).name
+        'age'
+    """
+
+    name: str
+    head: nn.Module
+    loss: Callable[[Tensor, Tensor], Tensor]
+    metrics: Mapping[str, Metric] = field(default_factory=dict)
+    check_shapes: bool = True
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Za-z_]\w*", self.name) or hasattr(nn.ModuleDict, self.name):
+            raise TaskError(
+                "`name` of a task should be an identifier (letters, digits, _) that is no method "
+                f"of torch.nn.ModuleDict. Got name={self.name!r}."
+            )
+        if not callable(self.loss):
+            raise TaskError(f"`loss` of task {self.name!r} should be callable. Got {self.loss!r}.")
+        if not isinstance(self.loss, Loss):
+            object.__setattr__(self, "loss", SampleLoss(self.loss))
+        for key, metric in self.metrics.items():
+            if getattr(metric, "higher_is_better", None) is None:
+                raise TaskError(
+                    f"Metric {key!r} of task {self.name!r} has no direction: expected "
+                    f"`higher_is_better` True or False on {type(metric).__name__}. Set the "
+                    "attribute on the metric."
+                )
+
+    def evaluate(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Loss and number of labelled elements.
+
+        Args:
+            prediction: Output of the head, `[B, ...]`.
+            target: Labels, `[B, ...]`.
+
+        Returns:
+            The mean loss over labelled elements (a zero attached to the graph if there are none)
+            and their number, both scalars.
+
+        Raises:
+            TaskError: Prediction and target do not fit together.
+        """
+        if self.check_shapes:
+            self._check(prediction, target)
+        assert isinstance(self.loss, Loss)
+        try:
+            value = self.loss(prediction, target)
+        except (RuntimeError, ValueError, IndexError, TypeError) as error:
+            raise TaskError(
+                f"The loss of task {self.name!r} failed on a prediction of shape "
+                f"{tuple(prediction.shape)} and a target of shape {tuple(target.shape)}, "
+                f"{target.dtype}: {error}"
+            ) from error
+        if value.dim() != 0:
+            raise TaskError(
+                f"The loss of task {self.name!r} should be a scalar. Got shape "
+                f'{tuple(value.shape)}. Use reduction="mean".'
+            )
+        return value, self.loss.count(target)
+
+    def update(self, metrics: Mapping[str, Metric], prediction: Tensor, target: Tensor) -> None:
+        """Updates `metrics` with the labelled samples of a batch."""
+        rows = labelled(target)
+        if not bool(rows.all()):
+            prediction, target = prediction[rows], target[rows]
+        if len(target):
+            for metric in metrics.values():
+                metric.update(prediction, target)
+
+    def _check(self, prediction: Tensor, target: Tensor) -> None:
+        shape, expected = tuple(prediction.shape), tuple(target.shape)
+        if target.is_floating_point():
+            fits = shape == expected
+        else:  # class indices: the prediction has one more dimension, at position 1
+            fits = shape == expected or (len(shape) > 1 and shape[:1] + shape[2:] == expected)
+        if not fits:
+            kind = "the target's shape" if target.is_floating_point() else "[B, classes, ...]"
+            raise TaskError(
+                f"Head and target of task {self.name!r} do not fit: the prediction should have "
+                f"{kind}. Got prediction {shape} and target {expected} ({target.dtype}). Change "
+                "the head's output size or the target; a loss that relates other shapes needs "
+                "Task(..., check_shapes=False)."
+            )
+
+
+def check_tasks(tasks: Sequence[Task]) -> tuple[Task, ...]:
+    """Returns the tasks as a tuple.
+
+    Raises:
+        TaskError: There is none, or two have the same name.
+    """
+    names = [task.name for task in tasks]
+    duplicates = sorted({name for name in names if names.count(name) > 1})
+    if duplicates or not names:
+        raise TaskError(f"Expected at least one task and distinct names. Got {names}.")
+    return tuple(tasks)
