@@ -150,6 +150,11 @@ class Step:
         summary = self._summary
         return self._select(summary.values)
 
+    @property
+    def all_finite(self) -> bool:
+        """Whether the losses of all present tasks are finite."""
+        return not self._summary.nonfinite
+
     def check_finite(self) -> None:
         """Raises `NonFiniteError` naming the tasks whose loss is NaN or infinite."""
         if self._summary.nonfinite:

@@ -1,5 +1,6 @@
 """Real digits from several sources, and two-digit composites with one task per digit."""
 
+from benchmarks.digits.benchmark import MultiDigits, MultiMNIST
 from benchmarks.digits.compose import DigitSplit, compose_pairs, split
 from benchmarks.digits.sources import (
     Digits,
@@ -13,6 +14,8 @@ from benchmarks.digits.sources import (
 __all__ = [
     "DigitSplit",
     "Digits",
+    "MultiDigits",
+    "MultiMNIST",
     "compose_pairs",
     "find_idx_folder",
     "load_idx",

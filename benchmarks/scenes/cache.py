@@ -14,15 +14,15 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.scenes.codec import STORED, Arrays, stored_shape
+from benchmarks.scenes.failures import config_error
 from benchmarks.scenes.generate import Progress, generate
 from benchmarks.scenes.render import check_request
 from benchmarks.scenes.spec import VERSION
-from mtl.errors import ConfigError, DataError
 
 _HEADER = "header"
 _COMPRESSION_LEVEL = 1
 _SPARE_BYTES = 16 * 2**20
-_UNREADABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error, DataError)
+_UNREADABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
 
 
 def load(
@@ -63,7 +63,7 @@ def load(
     """
     check_request(height, width, seed=seed, workers=workers or 0)
     if count < 1:
-        raise ConfigError(f"count: expected 1 or more, got {count}; ask for at least one picture")
+        raise config_error(f"count: expected 1 or more, got {count}; ask for at least one picture")
     folder = default_cache_dir() if cache_dir is None else Path(cache_dir)
     path = folder / cache_name(count, seed, height, width)
     header = {"version": VERSION, "seed": seed, "count": count, "height": height, "width": width}
@@ -99,18 +99,18 @@ def _read(path: Path, header: dict[str, int]) -> Arrays:
     """Reads and checks a cache file.
 
     Raises:
-        DataError: The file holds something else than its name says.
-        Exception: One of `_UNREADABLE` if the file is damaged.
+        ValueError: The file holds something else than its name says.
+        Exception: Another one of `_UNREADABLE` if the file is damaged.
     """
     with np.load(path, allow_pickle=False) as stored:
         found = json.loads(str(stored[_HEADER]))
         if found != header:
-            raise DataError(f"its header: expected {header}, got {found}; delete the file")
+            raise ValueError(f"its header: expected {header}, got {found}; delete the file")
         arrays = {name: stored[name] for name in STORED}
     for name, (_, dtype) in STORED.items():
         shape = stored_shape(name, header["count"], header["height"], header["width"])
         if arrays[name].shape != shape or arrays[name].dtype != dtype:
-            raise DataError(
+            raise ValueError(
                 f"its {name}: expected {dtype} {shape}, got {arrays[name].dtype} "
                 f"{arrays[name].shape}; delete the file"
             )

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl.errors import DataError
+from benchmarks.scenes.failures import data_error
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -35,9 +35,10 @@ def encode(sample: Mapping[str, NDArray[Any]]) -> Arrays:
     """Packs a picture from `draw`, or a stack of pictures.
 
     uint8 image and albedo (steps of 1/255) and edge, int8 segmentation, float16 depth (relative
-    error at most 2^-11, 0.05 %), int16 normal (steps of 1/32767). int8 normals would differ from
-    the exact ones by a median of 0.19 degrees, more than depth and normals disagree before
-    rounding (0.03 degrees); int16 ones differ by less than 0.003 degrees.
+    error at most 2^-11, 0.05 %), int16 normal (steps of 1/32767). Normals and depth of a picture
+    agree to a median of 0.0001 degrees on flat surfaces; int8 normals would differ from the exact
+    ones by a median of 0.17 degrees (0.36 at most), int16 ones by 0.0007 (0.0015). Normals computed
+    from the rounded depth of a 64 × 64 picture differ by a median of 0.4 degrees.
 
     Args:
         sample: Arrays with the keys, types and ranges of `draw`.
@@ -101,7 +102,7 @@ def decode(
     """
     unknown = sorted(set(arrays) - set(_DECODERS))
     if unknown:
-        raise DataError(
+        raise data_error(
             f"arrays: expected some of {', '.join(_DECODERS)}, got {', '.join(unknown)}; "
             "pass the arrays that load returns"
         )

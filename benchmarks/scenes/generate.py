@@ -12,8 +12,8 @@ from concurrent.futures.process import BrokenProcessPool
 import numpy as np
 
 from benchmarks.scenes.codec import STORED, Arrays, encode, stored_shape
+from benchmarks.scenes.failures import data_error
 from benchmarks.scenes.render import draw
-from mtl.errors import DataError
 
 Progress = Callable[[int], None]
 Span = tuple[int, int]
@@ -119,7 +119,7 @@ def _draw_in_workers(
             if progress is not None:
                 progress(done)
     except BrokenProcessPool as error:
-        raise DataError(
+        raise data_error(
             f"workers: expected {processes} processes to draw pictures, got one that ended early; "
             'guard the calling script with `if __name__ == "__main__":`, or pass workers=0'
         ) from error

@@ -98,7 +98,7 @@ def fabric(
 def wood(rng: np.random.Generator) -> Material:
     """Wood from dark to whitewashed, with its grain."""
     tone = _WOOD_TONES[int(rng.integers(len(_WOOD_TONES)))]
-    return patterned(rng, tone, (Pattern.STRIPES,), (0.04, 0.2), (6.0, 20.0))
+    return patterned(rng, tone, (Pattern.STRIPES,), (0.03, 0.15), (6.0, 20.0))
 
 
 def screen(rng: np.random.Generator) -> Material:

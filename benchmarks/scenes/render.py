@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.scenes.failures import config_error
 from benchmarks.scenes.layout import Room, build_room
 from benchmarks.scenes.raycast import SHELL_FACES, Hits, cast
 from benchmarks.scenes.shading import MaterialTable, albedo_of, shade
 from benchmarks.scenes.spec import LABEL, UNLABELLED, VERSION
-from mtl.errors import ConfigError
 
 Mask = NDArray[np.bool_]
 Sample = dict[str, NDArray[np.generic]]
@@ -75,13 +75,13 @@ def check_request(height: int, width: int, **natural: int) -> None:
     """
     for name, value in (("height", height), ("width", width)):
         if value < SIZE_STEP or value % SIZE_STEP:
-            raise ConfigError(
+            raise config_error(
                 f"{name}: expected a positive multiple of {SIZE_STEP}, got {value}; "
                 f"use for example {max(1, round(value / SIZE_STEP)) * SIZE_STEP}"
             )
     for name, value in natural.items():
         if value < 0:
-            raise ConfigError(f"{name}: expected 0 or more, got {value}; use 0 or a larger number")
+            raise config_error(f"{name}: expected 0 or more, got {value}; use 0 or a larger number")
 
 
 def render(room: Room, hits: Hits, rng: np.random.Generator, *, sensor: bool = True) -> Sample:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from benchmarks.scenes.codec import decode
+from benchmarks.scenes.failures import config_error, data_error
 from benchmarks.scenes.spec import CLASSES, PALETTE
-from mtl.errors import ConfigError
 
 Picture = NDArray[np.uint8]
 
@@ -71,7 +71,7 @@ def contact_sheet(data: Mapping[str, NDArray[Any]], rows: int, zoom: int = 2) ->
     Args:
         data: Stored arrays from `load`, or some of them.
         rows: Number of pictures.
-        zoom: Enlargement factor.
+        zoom: Enlargement factor, 1 or more.
 
     Returns:
         An image with a heading above each column and the class colours below.
@@ -82,15 +82,65 @@ def contact_sheet(data: Mapping[str, NDArray[Any]], rows: int, zoom: int = 2) ->
     names = [name for name in _COLOURISERS if name in data]
     count = len(data[names[0]]) if names else 0
     if not 1 <= rows <= count:
-        raise ConfigError(f"rows: expected 1 to {count}, got {rows}; load more pictures")
+        raise config_error(f"rows: expected 1 to {count}, got {rows}; load more pictures")
+    samples = decode({name: data[name] for name in names}, slice(rows))
+    columns = {name: [_COLOURISERS[name](row) for row in samples[name]] for name in names}
+    return _lay_out(columns, zoom)
+
+
+def prediction_sheet(
+    images: NDArray[np.floating],
+    predictions: Mapping[str, NDArray[Any]],
+    targets: Mapping[str, NDArray[Any]],
+    zoom: int = 2,
+) -> Image.Image:
+    """Lays out pictures with the prediction of each task beside its label.
+
+    Args:
+        images: Pictures [N, 3, H, W] in 0..1.
+        predictions: By task, from `segmentation` (class scores [N, 13, H, W] or labels [N, H, W]),
+            `depth` ([N, 1, H, W], metres), `normal` ([N, 3, H, W], of any length), `edge` and
+            `albedo`.
+        targets: Labels of the same tasks in the form of `decode`.
+        zoom: Enlargement factor, 1 or more.
+
+    Returns:
+        An image with one row a picture, a heading above each column and the class colours below.
+        Predictions are shown as they are, also where the label is invalid (black).
+
+    Raises:
+        DataError: A task is not one of those above, or has no label.
+        ConfigError: (a ValueError) `zoom` is out of its range.
+    """
+    columns = {"image": [colourise_image(image) for image in images]}
+    for name, values in predictions.items():
+        if name not in _COLOURISERS or name not in targets:
+            raise data_error(
+                f"predictions: expected tasks from {', '.join(_COLOURISERS)} with targets, got "
+                f"{name}; leave it out of the sheet"
+            )
+        shown = _to_label_form(name, values)
+        columns[f"{name} (predicted)"] = [_COLOURISERS[name](row) for row in shown]
+        columns[f"{name} (label)"] = [_COLOURISERS[name](row) for row in targets[name]]
+    return _lay_out(columns, zoom)
+
+
+def _to_label_form(name: str, predictions: NDArray[Any]) -> NDArray[Any]:
+    """Class scores become classes, normals get unit length; other predictions stay."""
+    if name == "segmentation" and predictions.ndim == 4:
+        return predictions.argmax(axis=1)
+    if name == "normal":
+        length = np.linalg.norm(predictions, axis=1, keepdims=True)
+        return np.divide(predictions, length, out=np.zeros_like(predictions), where=length > 0)
+    return predictions
+
+
+def _lay_out(columns: Mapping[str, Sequence[Picture]], zoom: int) -> Image.Image:
+    """Puts columns of equally large pictures below their headings and the legend below them."""
     if zoom < 1:
-        raise ConfigError(f"zoom: expected 1 or more, got {zoom}; use a larger factor")
-    samples = [decode(data, row) for row in range(rows)]
-    strips = [
-        np.concatenate([_COLOURISERS[name](sample[name]) for name in names], axis=1)
-        for sample in samples
-    ]
-    pictures = Image.fromarray(np.concatenate(strips, axis=0))
+        raise config_error(f"zoom: expected 1 or more, got {zoom}; use a larger factor")
+    strips = [np.concatenate(column, axis=0) for column in columns.values()]
+    pictures = Image.fromarray(np.concatenate(strips, axis=1))
     pictures = pictures.resize(
         (pictures.width * zoom, pictures.height * zoom), Image.Resampling.NEAREST
     )
@@ -100,8 +150,8 @@ def contact_sheet(data: Mapping[str, NDArray[Any]], rows: int, zoom: int = 2) ->
     sheet.paste(pictures, (0, _HEADING))
     sheet.paste(legend, (0, _HEADING + pictures.height))
     pen = ImageDraw.Draw(sheet)
-    for column, name in enumerate(names):
-        pen.text((column * pictures.width // len(names) + 2, 1), name, fill=_INK)
+    for number, name in enumerate(columns):
+        pen.text((number * pictures.width // len(columns) + 2, 1), name, fill=_INK)
     return sheet
 
 

@@ -1,0 +1,178 @@
+"""What a data set has to say: its batches, its tasks, and how to show them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
+
+from mtl.task import Task
+
+Arrays = Mapping[str, np.ndarray]
+Batch = tuple[Any, dict[str, Tensor]]
+Head = Callable[[int], nn.Module]
+
+
+class Benchmark(lightning.LightningDataModule, ABC):
+    """A data set with its tasks.
+
+    Args:
+        batch_size: Samples a training step (in each process).
+        seed: Decides the order of the samples; set to the run's seed.
+
+    A subclass loads its data in `setup` into `train_data`, `val_data`, `test_data`.
+    """
+
+    train_data: Dataset
+    val_data: Dataset
+    test_data: Dataset
+
+    def __init__(self, *, batch_size: int, seed: int = 0) -> None:
+        super().__init__()
+        self.batch_size = batch_size
+        self.seed = seed
+
+    @abstractmethod
+    def tasks(self, head: Head) -> list[Task]:
+        """The tasks, with heads made by `head(size of the prediction)`."""
+
+    def picture(
+        self,
+        inputs: Tensor,  # noqa: ARG002
+        predictions: Mapping[str, Tensor],  # noqa: ARG002
+        targets: Mapping[str, Tensor],  # noqa: ARG002
+    ) -> Image.Image | None:
+        """A sheet of inputs, predictions and labels, for data that can be looked at."""
+        return None
+
+    def train_dataloader(self) -> DataLoader:
+        """Shuffled by (seed, epoch); a resumed run sees the batches that were still to come."""
+        sampler = ResumableSampler(self.train_data, self.batch_size, seed=self.seed, **self._ranks)
+        return ResumableLoader(
+            self.train_data,
+            batch_size=self.batch_size,
+            sampler=sampler,
+            collate_fn=_as_it_is,
+            # A loader without its own generator would draw from the global one at every epoch.
+            generator=torch.Generator().manual_seed(self.seed),
+        )
+
+    def val_dataloader(self) -> DataLoader:
+        """In order, each sample once."""
+        return self._evaluation(self.val_data)
+
+    def test_dataloader(self) -> DataLoader:
+        """In order, each sample once."""
+        return self._evaluation(self.test_data)
+
+    def _evaluation(self, data: Dataset) -> DataLoader:
+        rank, world = self._ranks["rank"], self._ranks["num_replicas"]
+        return DataLoader(
+            data,
+            batch_size=4 * self.batch_size,
+            sampler=_Share(len(data), rank, world),  # type: ignore[arg-type]
+            collate_fn=_as_it_is,
+            generator=torch.Generator().manual_seed(self.seed),
+        )
+
+    @property
+    def _ranks(self) -> dict[str, int]:
+        if self.trainer is None:
+            return {"num_replicas": 1, "rank": 0}
+        return {"num_replicas": self.trainer.world_size, "rank": self.trainer.global_rank}
+
+
+class ArrayData(Dataset):
+    """Arrays in memory, cut into batches by one indexing each.
+
+    Args:
+        arrays: Name -> array, `[n, ...]`.
+        decode: From the rows of a batch to `(inputs, targets)`.
+    """
+
+    def __init__(self, arrays: Arrays, decode: Callable[[Arrays], Batch]) -> None:
+        self.arrays = arrays
+        self._decode = decode
+
+    def __len__(self) -> int:
+        return len(next(iter(self.arrays.values())))
+
+    def __getitem__(self, index: int) -> Batch:
+        """A batch of one sample."""
+        return self.__getitems__([index])
+
+    def __getitems__(self, indices: list[int]) -> Batch:
+        """A batch; loaders ask for it in one call."""
+        return self._decode({name: array[indices] for name, array in self.arrays.items()})
+
+
+class ResumableSampler(DistributedSampler):
+    """Shuffles as a function of (seed, epoch), and can start in the middle of an epoch.
+
+    Args:
+        data: What is sampled.
+        batch_size: Samples that one batch takes.
+        num_replicas: Number of processes; each gets its part of every epoch.
+        rank: Which of them this is.
+        seed: Of the shuffle.
+    """
+
+    def __init__(
+        self, data: Dataset, batch_size: int, *, num_replicas: int, rank: int, seed: int
+    ) -> None:
+        super().__init__(
+            data, num_replicas=num_replicas, rank=rank, shuffle=True, seed=seed, drop_last=True
+        )
+        self.skip = 0
+        self._batch_size = batch_size
+
+    def __iter__(self) -> Iterator[int]:
+        indices = list(super().__iter__())
+        start, self.skip = self.skip * self._batch_size, 0
+        return iter(indices[start:])
+
+
+class ResumableLoader(DataLoader):
+    """A loader whose position is part of a checkpoint; its sampler is a `ResumableSampler`."""
+
+    _delivered = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        self._delivered = self.sampler.skip
+        for batch in super().__iter__():
+            self._delivered += 1
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        """Epoch and number of batches delivered in it."""
+        return {"epoch": self.sampler.epoch, "delivered": self._delivered}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Continues where the state was taken; after the last batch, with the next epoch."""
+        done = state["delivered"] >= len(self)
+        self.sampler.set_epoch(state["epoch"] + int(done))
+        self.sampler.skip = 0 if done else state["delivered"]
+
+
+class _Share:
+    """Every `world`-th index; no sample is repeated to make the shares equal."""
+
+    def __init__(self, total: int, rank: int, world: int) -> None:
+        self._indices = range(rank, total, world)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._indices)
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+
+def _as_it_is(batch: Batch) -> Batch:
+    return batch

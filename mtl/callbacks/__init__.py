@@ -1,0 +1,8 @@
+"""Lightning callbacks: what is recorded, drawn and kept."""
+
+from mtl.callbacks.checkpoint import AtomicCheckpointIO, RandomState
+from mtl.callbacks.cosines import GradientCosines
+from mtl.callbacks.history import History
+from mtl.callbacks.pictures import Pictures
+
+__all__ = ["AtomicCheckpointIO", "GradientCosines", "History", "Pictures", "RandomState"]

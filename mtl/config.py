@@ -1,0 +1,151 @@
+"""From Hydra's configuration to objects; the only module of the library that knows Hydra."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.config_store import ConfigStore
+from hydra.errors import HydraException
+from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from mtl.errors import ConfigError
+
+
+@dataclass
+class TrainConfig:
+    """Every key that a configuration may have at its top level; any other one is an error."""
+
+    dataset: Any = MISSING
+    model: Any = MISSING
+    balancer: Any = MISSING
+    optimizer: Any = MISSING
+    scheduler: Any = None
+    trainer: Any = MISSING
+    logger: Any = None
+    callbacks: Any = None
+    tasks: list[str] | None = None
+    num_tasks: int | None = None  # filled in from the data set, for ${num_tasks}
+    seed: int = 0
+    ckpt_path: str | None = None
+    train: bool = True
+    baseline: str | None = "auto"
+    output_dir: str = MISSING
+
+
+def register_schema() -> None:
+    """Makes the schema known to Hydra under the name `schema`."""
+    ConfigStore.instance().store(name="schema", node=TrainConfig)
+
+
+def build(config: DictConfig, *args: Any, **kwargs: Any) -> Any:
+    """Makes the object that a node with `_target_` describes, with plain lists and dicts.
+
+    Args:
+        config: The node.
+        args: Positional arguments to add.
+        kwargs: Keyword arguments to add.
+    """
+    return hydra.utils.instantiate(config, *args, _convert_="all", **kwargs)
+
+
+def build_all(config: DictConfig | None) -> list[Any]:
+    """Makes the objects of a node that maps names to nodes; entries that are null are left out."""
+    nodes = [] if config is None else config.values()
+    return [build(node) for node in nodes if node is not None]
+
+
+def plain(config: DictConfig) -> dict[str, Any]:
+    """The resolved configuration as plain data, fit for a checkpoint."""
+    return OmegaConf.to_container(config, resolve=True)  # type: ignore[return-value]
+
+
+def check_arguments(config: Any, path: str = "") -> None:
+    """Checks every `_target_` of a configuration before anything is built.
+
+    Args:
+        config: A node, with all its children.
+        path: Its full key.
+
+    Raises:
+        ConfigError: A target does not exist, or has no argument of that name; the message lists
+            those that exist.
+    """
+    if not OmegaConf.is_dict(config):
+        return
+    if "_target_" in config:
+        target = _locate(config["_target_"], path)
+        accepted = _arguments(target)
+        for key in config:
+            if not str(key).startswith("_") and accepted is not None and key not in accepted:
+                raise ConfigError(
+                    f"Unknown key {_join(path, key)!r}: {config['_target_']} has no argument "
+                    f"{key!r}. {_choices(str(key), accepted)}"
+                )
+    for key in config:
+        if not OmegaConf.is_missing(config, key):
+            check_arguments(config[key], _join(path, key))
+
+
+def explain(error: Exception, config_dir: Path) -> str | None:
+    """What is wrong with a command line or configuration file, and what exists instead.
+
+    Args:
+        error: Raised by Hydra or OmegaConf.
+        config_dir: Folder of the configuration groups.
+
+    Returns:
+        The message, or `None` if the error is of another kind.
+    """
+    if not isinstance(error, HydraException | OmegaConfBaseException):
+        return None
+    lines = [str(error).strip()]
+    cause: BaseException | None = error
+    while cause is not None:
+        node = getattr(cause, "parent_node", None)
+        if isinstance(cause, OmegaConfBaseException) and OmegaConf.is_dict(node):
+            lines.append(_choices(str(cause.key), [str(key) for key in node]))
+            return "\n".join(lines)
+        cause = cause.__cause__
+    if "No match in the defaults list" in lines[0] or "Could not override" in lines[0]:
+        wrong = lines[0].split("'")[1].split("=")[0] if "'" in lines[0] else ""
+        groups = sorted(
+            str(path.relative_to(config_dir)) for path in config_dir.rglob("*") if path.is_dir()
+        )
+        lines.append(_choices(wrong, groups, what="Groups"))
+    return "\n".join(lines)
+
+
+def _locate(target: str, path: str) -> Any:
+    try:
+        return hydra.utils.get_object(target)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(
+            f"`{_join(path, '_target_')}` should be the dotted path of a class or function that "
+            f"Python can import. Got {target!r}: {error}. Is its folder on PYTHONPATH?"
+        ) from error
+
+
+def _arguments(target: Any) -> list[str] | None:
+    """Names of the arguments that a callable accepts; `None` if any."""
+    parameters = inspect.signature(target).parameters.values()
+    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters):
+        return None
+    return [p.name for p in parameters if p.name != "self"]
+
+
+def _choices(wrong: str, names: Iterable[str], what: str = "There are") -> str:
+    names = [name for name in names if not name.startswith("_")]
+    close = difflib.get_close_matches(wrong, names, n=1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    return f"{what}: {', '.join(names) or 'none'}.{hint}"
+
+
+def _join(path: str, key: Any) -> str:
+    return f"{path}.{key}" if path else str(key)

@@ -1,0 +1,8 @@
+"""Small backbones and heads. A backbone has `out_channels`: the size that heads attach to."""
+
+from mtl.models.heads import DenseHead, MLPHead
+from mtl.models.lenet import LeNet
+from mtl.models.mlp import MLP
+from mtl.models.unet import UNet
+
+__all__ = ["MLP", "DenseHead", "LeNet", "MLPHead", "UNet"]

@@ -1,0 +1,170 @@
+"""Trains one network on several tasks: `python train.py balancer=pcgrad dataset=multimnist`."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import hydra
+import lightning
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+
+from benchmarks.base import Benchmark
+from mtl.callbacks import AtomicCheckpointIO
+from mtl.config import build, build_all, check_arguments, explain, plain, register_schema
+from mtl.errors import ConfigError, MTLError
+from mtl.metrics import delta_m, delta_p
+from mtl.model import MultiTaskModel
+from mtl.module import MTLModule
+from mtl.report import Results, find_baseline, print_table, protocol_of
+from mtl.task import Task
+
+ROOT = Path(__file__).parent
+CONFIGS = ROOT / "configs"
+
+register_schema()
+
+
+@hydra.main(version_base="1.3", config_path="configs", config_name="train")
+def main(config: DictConfig) -> float | None:
+    """Trains, evaluates, prints the table; returns delta_p for searches."""
+    check_arguments(config)
+    lightning.seed_everything(config.seed, workers=True, verbose=False)
+    module, benchmark = assemble(config)
+    results = run(config, module, benchmark)
+    return results.delta_p
+
+
+def assemble(config: DictConfig) -> tuple[MTLModule, Benchmark]:
+    """Builds data, tasks, model and balancer."""
+    benchmark: Benchmark = build(config.dataset)
+    benchmark.seed = config.seed
+    backbone = build(config.model.backbone)
+    head = build(config.model.head)
+    available = benchmark.tasks(lambda size: head(backbone.out_channels, size))
+    tasks = choose(available, config.tasks)
+    config.num_tasks = len(tasks)
+    module = MTLModule(
+        MultiTaskModel(backbone, tasks),
+        tasks,
+        build(config.balancer),
+        optimizer=build(config.optimizer),
+        scheduler=build(config.scheduler) if config.scheduler else None,
+        config=plain(config),
+    )
+    return module, benchmark
+
+
+def choose(available: list[Task], names: list[str] | None) -> list[Task]:
+    """The tasks of the given names, in the data set's order."""
+    known = [task.name for task in available]
+    unknown = [name for name in names or () if name not in known]
+    if unknown or names == []:
+        raise ConfigError(f"`tasks` should name some of {known}. Got {names}.")
+    return [task for task in available if names is None or task.name in names]
+
+
+def run(config: DictConfig, module: MTLModule, benchmark: Benchmark) -> Results:
+    """Trains and tests, and leaves everything in the run's folder."""
+    folder = Path(config.output_dir)
+    trainer: lightning.Trainer = build(
+        config.trainer,
+        callbacks=build_all(config.callbacks),
+        logger=build_all(config.logger) or False,
+        plugins=[AtomicCheckpointIO()],
+        default_root_dir=folder,
+    )
+    for logger in trainer.loggers:
+        logger.log_hyperparams(plain(config))
+    started = time.perf_counter()
+    if config.train:
+        trainer.fit(module, benchmark, ckpt_path=config.ckpt_path)
+    seconds = time.perf_counter() - started
+    ckpt_path = None if config.train else config.ckpt_path
+    trainer.test(module, benchmark, ckpt_path=ckpt_path, verbose=False)
+    results = summarize(config, module)
+    results.info = {
+        "seconds": round(seconds, 2),
+        "steps": trainer.global_step,
+        "skipped_steps": int(module.balancer.skipped_steps),
+    }
+    if trainer.is_global_zero:
+        finish(config, results, folder)
+    return results
+
+
+def summarize(config: DictConfig, module: MTLModule) -> Results:
+    """Test values with their directions and what they can be compared with."""
+    choices = HydraConfig.get().runtime.choices
+    directions = {
+        task.name: {key: bool(m.higher_is_better) for key, m in task.metrics.items()}
+        for task in module.tasks
+    }
+    return Results(
+        dataset=str(choices["dataset"]),
+        balancer=str(choices["balancer"]),
+        seed=config.seed,
+        protocol=protocol_of(plain(config)),
+        metrics=module.results["test"],
+        higher_is_better=directions,
+    )
+
+
+def finish(config: DictConfig, results: Results, folder: Path) -> None:
+    """Compares with single-task runs, writes metrics.json, prints the table and where things lie."""
+    published = ROOT / "benchmarks" / "baselines" / f"{results.dataset}.yaml"
+    baseline = find_baseline(
+        results,
+        config.baseline,
+        searched=[Path("outputs"), Path("multirun")],
+        published=published if published.is_file() else None,
+    )
+    if baseline is not None:
+        scores = {
+            task: {key: values[key] for key in results.higher_is_better[task]}
+            for task, values in results.metrics.items()
+        }
+        reference = {
+            task: {key: baseline.values[task][key] for key in keys}
+            for task, keys in scores.items()
+        }
+        results.delta_m = delta_m(scores, reference, results.higher_is_better)
+        results.delta_p = delta_p(scores, reference, results.higher_is_better)
+        results.baseline = baseline.source
+    written = results.write(folder)
+    console = Console()
+    print_table(results, baseline, console)
+    for label, path in (
+        ("Checkpoint", folder / "checkpoints" / "last.ckpt"),
+        ("Metrics", written),
+        ("Curves", folder / "history.csv"),
+        ("Pictures", folder / "pictures"),
+    ):
+        if path.exists():
+            console.print(f"{label + ':':<12}{os.path.relpath(path)}", soft_wrap=True)
+
+
+def command_line() -> int:
+    """Runs `main`; errors that the user can mend are printed without a traceback, exit code 2."""
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # or Hydra hides what `explain` needs
+    try:
+        main()
+    except MTLError as error:
+        print(f"\n{type(error).__name__}: {error}", file=sys.stderr)
+        return 2
+    except Exception as error:
+        message = explain(error, CONFIGS)
+        if message is None:
+            raise
+        print(message, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(command_line())
