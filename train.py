@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,9 @@ ROOT = Path(__file__).parent
 CONFIGS = ROOT / "configs"
 
 register_schema()
+logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
+# Raised inside Lightning 2.6 by torch 2.14's own containers; nothing of ours can mend it.
+warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated")
 
 
 @hydra.main(version_base="1.3", config_path="configs", config_name="train")

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mtl.engine import Combined, Objectives, accumulate
 from mtl.errors import ConfigError, NonFiniteError
-from mtl.parts import Combiner, Needs, Part, Regularizer, Scalarizer, Sharpness, Transform
+from mtl.parts import Aggregator, Combiner, Needs, Part, Regularizer, Scalarizer, Sharpness, Transform
 from mtl.scalarization import EqualWeighting
 from mtl.step import Level, Step
 
@@ -96,6 +96,11 @@ class Balancer(nn.Module):
             raise ConfigError(
                 f'`head_grad` of a scalarizer should be "weighted": {type(combine).__name__} '
                 'differentiates one scalar. Got "own". Leave it out, or choose a weighting.'
+            )
+        if isinstance(combine, Aggregator) and head_grad == "weighted":
+            raise ConfigError(
+                f'`head_grad` of an aggregator should be "own": {type(combine).__name__} has no '
+                'weights. Got "weighted". Leave it out, or choose a weighting.'
             )
         self.combine = _check_part("combine", combine, Combiner)
         self.transforms = _modules("transforms", transforms, Transform)
@@ -216,7 +221,15 @@ def _check_part(slot: str, part: P, kind: type[P]) -> P:
 
 
 def _modules(slot: str, parts: Mapping[str, P | None] | Sequence[P] | None, kind: type[P]) -> nn.ModuleDict:
-    if not isinstance(parts, Mapping):
-        parts = {type(part).__name__.lower(): part for part in parts or ()}
-    chosen = {name: part for name, part in parts.items() if part is not None}
+    named = parts.items() if isinstance(parts, Mapping) else [(None, part) for part in parts or ()]
+    chosen: dict[str, P] = {}
+    for key, part in named:
+        if part is not None:
+            name = type(part).__name__.lower() if key is None else key
+            if name in chosen:
+                raise ConfigError(
+                    f"`{slot}` should have one {type(part).__name__}. Got several: give them names, "
+                    'as in {"first": ..., "second": ...}.'
+                )
+            chosen[name] = part
     return nn.ModuleDict({name: _check_part(slot, part, kind) for name, part in chosen.items()})

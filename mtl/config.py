@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import importlib
 import inspect
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.errors import HydraException
 from omegaconf import MISSING, DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from mtl.errors import ConfigError
 
@@ -67,18 +68,23 @@ def plain(config: DictConfig) -> dict[str, Any]:
 
 
 def check_arguments(config: Any, path: str = "") -> None:
-    """Checks every `_target_` of a configuration before anything is built.
+    """Checks the keys and every `_target_` of a configuration before anything is built.
 
     Args:
         config: A node, with all its children.
         path: Its full key.
 
     Raises:
-        ConfigError: A target does not exist, or has no argument of that name; the message lists
-            those that exist.
+        ConfigError: A top-level key is unknown, a target does not exist, or it has no argument of
+            that name; the message lists those that exist.
     """
     if not OmegaConf.is_dict(config):
         return
+    if not path:
+        known = [field.name for field in fields(TrainConfig)]
+        for key in config:
+            if key not in known:
+                raise ConfigError(f"Unknown key {key!r}. {_choices(str(key), known)}")
     if "_target_" in config:
         target = _locate(config["_target_"], path)
         accepted = _arguments(target)
@@ -106,30 +112,37 @@ def explain(error: Exception, config_dir: Path) -> str | None:
     if not isinstance(error, HydraException | OmegaConfBaseException):
         return None
     lines = [str(error).strip()]
-    cause: BaseException | None = error
-    while cause is not None:
-        node = getattr(cause, "parent_node", None)
-        if isinstance(cause, OmegaConfBaseException) and OmegaConf.is_dict(node):
-            lines.append(_choices(str(cause.key), [str(key) for key in node]))
-            return "\n".join(lines)
-        cause = cause.__cause__
-    if "No match in the defaults list" in lines[0] or "Could not override" in lines[0]:
-        wrong = lines[0].split("'")[1].split("=")[0] if "'" in lines[0] else ""
-        groups = sorted(
-            str(path.relative_to(config_dir)) for path in config_dir.rglob("*") if path.is_dir()
-        )
-        lines.append(_choices(wrong, groups, what="Groups"))
+    causes: list[BaseException] = [error]
+    while causes[-1].__cause__ is not None:
+        causes.append(causes[-1].__cause__)
+    cause = causes[-1]
+    node = getattr(cause, "parent_node", None)
+    if isinstance(cause, ConfigKeyError | ConfigAttributeError) and OmegaConf.is_dict(node):
+        lines.append(_choices(str(cause.key), [str(key) for key in node]))
+    elif cause is not error:
+        lines.append(str(cause))
+    elif "No match in the defaults list" in lines[0]:
+        wrong = lines[0].split("'")[1].split("=")[0]
+        groups = [p.relative_to(config_dir) for p in config_dir.rglob("*") if p.is_dir()]
+        lines.append(_choices(wrong, sorted(map(str, groups)), what="Groups"))
     return "\n".join(lines)
 
 
 def _locate(target: str, path: str) -> Any:
+    """The class or function at a dotted path."""
+    name, found = "", None
     try:
-        return hydra.utils.get_object(target)
-    except (ImportError, AttributeError, ValueError) as error:
+        for part in target.split("."):
+            name = f"{name}.{part}" if name else part
+            found = getattr(found, part, None) if found is not None else None
+            if found is None:
+                found = importlib.import_module(name)
+    except ImportError as error:
         raise ConfigError(
             f"`{_join(path, '_target_')}` should be the dotted path of a class or function that "
             f"Python can import. Got {target!r}: {error}. Is its folder on PYTHONPATH?"
         ) from error
+    return found
 
 
 def _arguments(target: Any) -> list[str] | None:

@@ -73,7 +73,7 @@ class Rows:
     def _backward(self, j: int, weights: Tensor, among: list[int], retain: bool) -> None:
         """Fills row j, and takes the gradients of the heads involved in the same pass."""
         names = self.step.present
-        columns = self._columns_of(among[0])
+        columns = self._columns_of(among[0] if among else 0)
         own = [p for i in among for p in self.step.specific[names[i]]]
         gradients = self.step.differentiate(
             weights, [*columns, *own], among=among, retain_graph=retain
@@ -140,7 +140,7 @@ class Rows:
     ) -> tuple[list[Tensor], list[Tensor]]:
         """Tensors of the representation and the gradient of the combination by each."""
         per_task = [self._columns_of(i) for i in range(len(self.step.present))]
-        if all(columns[0] is per_task[0][0] for columns in per_task):
+        if len({tuple(map(id, columns)) for columns in per_task}) == 1:
             parts = direction.split([c.numel() for c in per_task[0]])
             return per_task[0], [
                 part.view_as(c).to(c.dtype) for c, part in zip(per_task[0], parts, strict=True)
@@ -222,6 +222,9 @@ class Objectives:
 
     Attributes:
         values: The objectives, `[k]`, with a graph to the losses and to `learned`.
+
+    Raises:
+        NonFiniteError: A transform made an objective NaN or infinite.
     """
 
     def __init__(
@@ -245,6 +248,16 @@ class Objectives:
         for transform in self._transforms:
             values = transform(values)
         self.values = values
+        if self._transforms:
+            self._check_finite()
+
+    def _check_finite(self) -> None:
+        finite = self.values.isfinite().tolist()
+        if not all(finite):
+            names = self._step.present
+            if all(transform.elementwise for transform in self._transforms):
+                names = tuple(n for n, ok in zip(names, finite, strict=True) if not ok)
+            raise NonFiniteError(*names)
 
     # ------------------------------------------------- the three ways to make gradients of them
 
@@ -359,8 +372,12 @@ def _pairs(parameters: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> 
 @torch.no_grad()
 def accumulate(gradients: Gradients) -> None:
     """Adds gradients to `.grad`; a parameter may occur several times."""
+    taken: set[int] = set()
     for parameter, gradient in gradients:
-        if parameter.grad is None:
-            parameter.grad = gradient
-        else:
+        if parameter.grad is not None:
             parameter.grad += gradient
+        elif gradient.stride() == parameter.stride() and gradient.data_ptr() not in taken:
+            parameter.grad = gradient
+            taken.add(gradient.data_ptr())
+        else:  # expanded, or the same memory as another parameter's (autograd shares both)
+            parameter.grad = torch.empty_like(parameter).copy_(gradient)

@@ -30,7 +30,12 @@ class Replay:
 
     def __call__(self) -> Step:
         """The Step at the present parameters."""
-        before = [(buffer, buffer._version, buffer.clone()) for buffer in self._module.buffers()]
+        before = [
+            (module._buffers, name, buffer, buffer._version, buffer.clone())
+            for module in self._module.modules()
+            for name, buffer in module._buffers.items()
+            if buffer is not None
+        ]
         with torch.random.fork_rng(devices=self._devices):
             torch.set_rng_state(self._cpu_state)
             for index, state in zip(self._devices, self._cuda_states, strict=True):
@@ -42,7 +47,11 @@ class Replay:
 
 
 @torch.no_grad()
-def _restore(before: list[tuple[Tensor, int, Tensor]]) -> None:
-    for buffer, version, value in before:
-        if buffer._version != version:  # an untouched buffer may be saved in the new graph
-            buffer.copy_(value)
+def _restore(
+    before: list[tuple[dict[str, Tensor | None], str, Tensor, int, Tensor]],
+) -> None:
+    for owner, name, buffer, version, value in before:
+        owner[name] = buffer  # a module may have put another tensor in its place
+        # Kernels such as batch normalization's write without a new version. An untouched buffer may
+        # be saved in the new graph: writing the same value to `data` leaves its version alone.
+        (buffer if buffer._version != version else buffer.data).copy_(value)

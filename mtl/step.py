@@ -120,6 +120,12 @@ class Step:
         def run() -> Step:
             with context():
                 outputs = model(inputs)
+                for task in known:
+                    if task.name not in outputs.predictions:
+                        raise TaskError(
+                            f"Task {task.name!r} has targets in this batch: expected a prediction "
+                            f"for it. Got predictions named {sorted(outputs.predictions)}."
+                        )
                 pairs = {
                     task.name: task.evaluate(outputs.predictions[task.name], targets[task.name])
                     for task in known
@@ -163,7 +169,7 @@ class Step:
     @cached_property
     def _summary(self) -> _Summary:
         losses = [self.losses[name] for name in self.tasks]
-        like = next(loss for loss in losses if loss is not None).detach()
+        like = next(t for t in (*losses, *self.parameters) if t is not None).detach()
         dtype = torch.promote_types(like.dtype, torch.float32)
         precise = dtype if like.device.type == "mps" else torch.float64
         zero = torch.zeros((), dtype=precise, device=like.device)
@@ -261,6 +267,7 @@ class Step:
                 if loss is not None:
                     outputs.append(loss)
                     cotangents.append(factors[position].to(loss.dtype))
+        extra = [e for e in extra if e.requires_grad]  # all is frozen below: no gradient
         outputs += extra
         cotangents += [torch.ones_like(e) * (self.scale / world_size()) for e in extra]
         if not outputs or not inputs:

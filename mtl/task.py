@@ -12,6 +12,8 @@ from torchmetrics import Metric
 from mtl.errors import TaskError
 from mtl.losses import Loss, SampleLoss, labelled
 
+_NAME = r"[A-Za-z_]\w*"
+
 
 @dataclass(frozen=True, eq=False)
 class Task:
@@ -44,16 +46,21 @@ class Task:
     check_shapes: bool = True
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"[A-Za-z_]\w*", self.name) or hasattr(nn.ModuleDict, self.name):
+        if not re.fullmatch(_NAME, self.name) or hasattr(nn.ModuleDict(), self.name):
             raise TaskError(
-                "`name` of a task should be an identifier (letters, digits, _) that is no method "
-                f"of torch.nn.ModuleDict. Got name={self.name!r}."
+                "`name` of a task should be an identifier (letters, digits, _) that is no "
+                f"attribute of torch.nn.ModuleDict. Got name={self.name!r}."
             )
         if not callable(self.loss):
             raise TaskError(f"`loss` of task {self.name!r} should be callable. Got {self.loss!r}.")
         if not isinstance(self.loss, Loss):
             object.__setattr__(self, "loss", SampleLoss(self.loss))
         for key, metric in self.metrics.items():
+            if not re.fullmatch(_NAME, key):
+                raise TaskError(
+                    f"Metric names of task {self.name!r} should be identifiers (letters, digits, "
+                    f"_). Got {key!r}."
+                )
             if getattr(metric, "higher_is_better", None) is None:
                 raise TaskError(
                     f"Metric {key!r} of task {self.name!r} has no direction: expected "
@@ -107,7 +114,8 @@ class Task:
         if target.is_floating_point():
             fits = shape == expected
         else:  # class indices: the prediction has one more dimension, at position 1
-            fits = shape == expected or (len(shape) > 1 and shape[:1] + shape[2:] == expected)
+            logits = len(shape) > 1 and shape[1] > 1 and shape[:1] + shape[2:] == expected
+            fits = shape == expected or logits
         if not fits:
             kind = "the target's shape" if target.is_floating_point() else "[B, classes, ...]"
             raise TaskError(

@@ -96,8 +96,8 @@ class Scenes(Benchmark):
                 {
                     "mean_angle": MeanAngle(),
                     "median_angle": MedianAngle(),
-                    "within_11.25": WithinAngle(11.25),
-                    "within_22.5": WithinAngle(22.5),
+                    "within_11_25": WithinAngle(11.25),
+                    "within_22_5": WithinAngle(22.5),
                     "within_30": WithinAngle(30.0),
                 },
             ),

@@ -67,20 +67,10 @@ def load(
     folder = default_cache_dir() if cache_dir is None else Path(cache_dir)
     path = folder / cache_name(count, seed, height, width)
     header = {"version": VERSION, "seed": seed, "count": count, "height": height, "width": width}
-    if path.exists():
-        try:
-            return _read(path, header)
-        except _UNREADABLE as error:
-            warnings.warn(f"{path}: drawing the pictures again, because {error}", stacklevel=2)
-    arrays = generate(count, seed, height, width, workers, progress)
-    try:
-        _write(path, header, arrays)
-    except OSError as error:
-        warnings.warn(
-            f"{path}: the pictures are not cached and will be drawn again next time, because "
-            f"{error}; free some space or choose another folder with cache_dir",
-            stacklevel=2,
-        )
+    arrays = _read_or_warn(path, header)
+    if arrays is None:
+        arrays = generate(count, seed, height, width, workers, progress)
+        _write_or_warn(path, header, arrays)
     return arrays
 
 
@@ -93,6 +83,29 @@ def default_cache_dir() -> Path:
     """`mtl/scenes` in `$XDG_CACHE_HOME` if that is an absolute path, else in `~/.cache`."""
     root = Path(os.environ.get("XDG_CACHE_HOME", ""))
     return (root if root.is_absolute() else Path.home() / ".cache") / "mtl" / "scenes"
+
+
+def _read_or_warn(path: Path, header: dict[str, int]) -> Arrays | None:
+    """The cached arrays; None if there are none, or with a warning if they are damaged."""
+    try:
+        return _read(path, header)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except _UNREADABLE as error:
+        warnings.warn(f"{path}: drawing the pictures again, because {error}", stacklevel=3)
+        return None
+
+
+def _write_or_warn(path: Path, header: dict[str, int], arrays: Arrays) -> None:
+    """Caches the arrays, or warns that it can't."""
+    try:
+        _write(path, header, arrays)
+    except OSError as error:
+        warnings.warn(
+            f"{path}: the pictures are not cached and will be drawn again next time, because "
+            f"{error}; free some space or choose another folder with cache_dir",
+            stacklevel=3,
+        )
 
 
 def _read(path: Path, header: dict[str, int]) -> Arrays:

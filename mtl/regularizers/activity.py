@@ -2,6 +2,7 @@
 
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from mtl.errors import ConfigError, UnsupportedError
@@ -34,4 +35,5 @@ class Activity(Regularizer):
                 "`representation` to Step."
             )
         tensors = {id(t): t for ts in step.representation.values() for t in ts}.values()
-        return self.strength * sum(t.float().square().mean() for t in tensors) / len(tensors)
+        squares = [t.to(torch.promote_types(t.dtype, torch.float32)).square() for t in tensors]
+        return self.strength * torch.stack([s.mean() for s in squares]).mean()

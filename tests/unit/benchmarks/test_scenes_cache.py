@@ -1,5 +1,6 @@
 """Ray-cast rooms: storing, loading, decoding and drawing in several processes."""
 
+import functools
 import multiprocessing
 import os
 import shutil
@@ -103,6 +104,13 @@ def test_interrupted_workers_are_gone(monkeypatch):
 
     with pytest.raises(KeyboardInterrupt):
         generate.generate(200, 0, 32, 32, workers=2, progress=interrupt)
+    assert not multiprocessing.active_children()
+
+
+def test_worker_that_dies_is_explained(monkeypatch):
+    monkeypatch.setattr(generate, "_ignore_interrupt", functools.partial(os._exit, 1))
+    with pytest.raises(DataError, match=r"workers: expected 2 processes .* or pass workers=0"):
+        generate.generate(40, 0, 32, 32, workers=2)
     assert not multiprocessing.active_children()
 
 

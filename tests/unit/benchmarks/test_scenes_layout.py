@@ -6,8 +6,10 @@ import math
 import numpy as np
 import pytest
 
-from benchmarks.scenes import decals, furniture
+from benchmarks.scenes import decals, furniture, props
 from benchmarks.scenes.layout import build_room
+from benchmarks.scenes.materials import plain
+from benchmarks.scenes.parts import Body
 from benchmarks.scenes.placement import WALLS, Footprint, Placer, footprint
 from benchmarks.scenes.spec import LABEL
 
@@ -127,6 +129,17 @@ def test_wall_items_keep_clear_of_each_other_and_of_furniture(side):
         apart = high_first <= low_second or high_second <= low_first
         thick = [true_footprint(body) for body in (first, second)]
         assert apart or not thick[0].overlaps(thick[1], gap=0.05)
+
+
+def test_lamp_does_not_hang_into_furniture():
+    rng = np.random.default_rng(0)
+    placer = Placer(4.0, 2.4, 4.0)
+    lamp = props.ceiling_lamp(rng, 2.4)
+    wardrobe = Body("furniture")
+    wardrobe.box((0.0, 1.05, 0.0), (1.0, 2.1, 0.6), plain(rng, (0.5, 0.5, 0.5)))
+    assert placer.put(wardrobe, 1.0, 1.0, 0.0)
+    assert not placer.suspend(lamp, 1.4, 1.0)
+    assert placer.suspend(lamp, 2.5, 1.0)
 
 
 def test_door_does_not_fit_a_wall_that_is_too_low():
