@@ -88,7 +88,11 @@ def run(config: DictConfig, module: MTLModule, benchmark: Benchmark) -> Results:
         logger.log_hyperparams(plain(config))
     started = time.perf_counter()
     if config.train:
-        trainer.fit(module, benchmark, ckpt_path=config.ckpt_path)
+        try:
+            trainer.fit(module, benchmark, ckpt_path=config.ckpt_path)
+        except BaseException:  # Lightning turns Ctrl-C into SystemExit
+            tell_how_to_resume(folder)
+            raise
     seconds = time.perf_counter() - started
     ckpt_path = None if config.train else config.ckpt_path
     trainer.test(module, benchmark, ckpt_path=ckpt_path, verbose=False)
@@ -101,6 +105,15 @@ def run(config: DictConfig, module: MTLModule, benchmark: Benchmark) -> Results:
     if trainer.is_global_zero:
         finish(config, results, folder)
     return results
+
+
+def tell_how_to_resume(folder: Path) -> None:
+    """Says where the last checkpoint is, after a run that did not end well."""
+    checkpoint = folder / "checkpoints" / "last.ckpt"
+    if checkpoint.is_file():
+        options = " ".join(HydraConfig.get().overrides.task)
+        command = f"python train.py {options} ckpt_path={os.path.relpath(checkpoint)}"
+        print(f"\nThe last checkpoint is kept. Resume with: {command}", file=sys.stderr)
 
 
 def summarize(config: DictConfig, module: MTLModule) -> Results:

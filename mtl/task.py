@@ -64,8 +64,8 @@ class Task:
             if getattr(metric, "higher_is_better", None) is None:
                 raise TaskError(
                     f"Metric {key!r} of task {self.name!r} has no direction: expected "
-                    f"`higher_is_better` True or False on {type(metric).__name__}. Set the "
-                    "attribute on the metric."
+                    "`higher_is_better` True or False. Set it in a subclass of "
+                    f"{type(metric).__name__}."
                 )
 
     def evaluate(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:

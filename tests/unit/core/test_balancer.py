@@ -87,12 +87,11 @@ def test_repr_names_the_parts(name):
 
 
 def broken(model, how):
-    """A model whose task `b` has a non-finite loss, or a non-finite gradient only."""
+    """The model with a non-finite loss of task `b`, or only a gradient: 0 * inf, of a root."""
     if how == "loss":
         with torch.no_grad():
             model.heads["b"].bias.fill_(NAN)
     else:
-        model.heads["b"].weight.register_hook(lambda g: g)
         model.heads["b"].register_forward_pre_hook(
             lambda module, inputs: (inputs[0] + (inputs[0].detach() - inputs[0]).abs().sqrt(),)
         )
@@ -207,7 +206,7 @@ def test_reports_have_no_graph(name, sharpness):
     model, tasks, batch = problem()
     balancer = Balancer(
         COMBINERS[name](3),
-        transforms=[Log(), Power()],
+        transforms=[Power(), Log(eps=1.0)],
         regularizers=[Activity()],
         sharpness=sharpness,
     )
@@ -246,7 +245,6 @@ def test_accumulated_halves_are_the_whole(combine):
     balancer.backward(Step.evaluate(model, tasks, (inputs, targets)))
     parameters = [*model.parameters(), *balancer.parameters()]
     expected = grads(parameters)
-    assert float(expected.abs().min()) >= 0
     for p in parameters:
         p.grad = None
     for half in (slice(0, 6), slice(6, 12)):

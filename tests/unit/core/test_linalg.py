@@ -109,10 +109,10 @@ def test_min_norm_is_optimal_for_every_kind_and_size(kind, count):
 )
 @example(kind="conflicting", count=5, seed=0, width=60)
 def test_min_norm_equals_the_best_support(kind, count, seed, width):
-    gram = rows_of(kind, count, seed, width)
-    gram = gram @ gram.T
+    rows = rows_of(kind, count, seed, width)
+    gram = rows @ rows.T
     weights = min_norm_weights(gram)
-    scale = float(gram.diagonal().max())
+    scale = float(gram.diagonal().max()) or 1.0
     assert float(weights @ gram @ weights) == pytest.approx(
         exhaustive(gram / scale) * scale, rel=1e-8, abs=1e-12 * scale
     )
@@ -167,7 +167,8 @@ def test_gramian_of_long_rows_is_more_accurate_than_one_product():
     exact = rows.double() @ rows.double().T
     error = ((gramian(rows) - exact) / exact).abs().max()
     assert float(error) < 1e-6
-    assert bool((gramian(rows.half().float() * 0) == 0).all())
+    plain = ((rows @ rows.T - exact) / exact).abs().max()
+    assert float(error) < float(plain)
 
 
 def test_gramian_is_positive_semidefinite_enough():

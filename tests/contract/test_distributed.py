@@ -1,0 +1,75 @@
+"""With 2 processes every registered balancer gives what one process gives on the joint batch."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from mtl import Step
+from tests.support import VARIANTS, ToyData, make_balancer, make_model, state_of
+
+WORLD = 2
+STEPS = 3
+
+
+def batches(kind):
+    """Joint batches of three steps; `partial` has labels missing unevenly over the processes."""
+    data = ToyData(dtype=torch.float64)
+    joint = []
+    for i in range(STEPS):
+        inputs, targets = data.batch(slice(8 * i, 8 * i + 8))
+        if kind == "partial":
+            targets = {name: values.clone() for name, values in targets.items()}
+            targets["task0"][:3] = torch.nan  # 1 of 4 and 4 of 4 labelled
+            targets["task1"][4:] = torch.nan  # absent from the second process
+            if i == 1:
+                targets["task2"][:] = torch.nan  # absent everywhere
+        joint.append((inputs, targets))
+    return joint
+
+
+def train(variant, kind, rows):
+    model, tasks = make_model(dtype=torch.float64)
+    balancer = make_balancer(variant).double()
+    parameters = [*model.parameters(), *(p for p in balancer.parameters() if p.requires_grad)]
+    optimizer = torch.optim.SGD(parameters, lr=0.05)
+    for epoch, (inputs, targets) in enumerate(batches(kind)):
+        balancer.on_epoch_start(epoch)
+        batch = inputs[rows], {name: values[rows] for name, values in targets.items()}
+        optimizer.zero_grad()
+        balancer.backward(Step.evaluate(model, tasks, batch, replayable=True))
+        optimizer.step()
+    return state_of(model) | {f"balancer.{k}": v for k, v in state_of(balancer).items()}
+
+
+
+def process(rank, folder):
+    torch.set_num_threads(1)
+    store = f"file://{folder}/store"
+    dist.init_process_group("gloo", init_method=store, rank=rank, world_size=WORLD)
+    rows = slice(4 * rank, 4 * rank + 4)
+    results = {(v, k): train(v, k, rows) for v in VARIANTS for k in ("full", "partial")}
+    torch.save(results, Path(folder) / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("distributed")
+    mp.spawn(process, (str(folder),), nprocs=WORLD)
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(WORLD)]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("kind", ["full", "partial"])
+def test_two_processes_equal_one(results, variant, kind):
+    expected = train(variant, kind, slice(None))
+    for rank in range(WORLD):
+        found = results[rank][variant, kind]
+        assert found.keys() == expected.keys()
+        for name, value in expected.items():
+            torch.testing.assert_close(
+                found[name], value, rtol=1e-5, atol=1e-12, equal_nan=True, msg=f"{rank} {name}"
+            )

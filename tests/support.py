@@ -1,0 +1,106 @@
+"""What several tests share: the registered balancers, and a toy problem for them."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from hydra import compose, initialize_config_dir
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+from torchmetrics import MeanSquaredError
+
+import mtl.config
+from benchmarks.base import ResumableLoader, ResumableSampler
+from mtl import Balancer, MultiTaskModel, Task
+
+ROOT = Path(__file__).parent.parent
+CONFIGS = ROOT / "configs"
+PRESETS = sorted(p.stem for p in (CONFIGS / "balancer").glob("*.yaml") if p.stem != "default")
+
+# Presets alone, and the slots on top of each other.
+VARIANTS = {name: [f"balancer={name}"] for name in PRESETS} | {
+    "mgda at the representation": ["balancer=mgda", "balancer.level=representation"],
+    "pcgrad at the representation": ["balancer=pcgrad", "balancer.level=representation"],
+    "pcgrad, heads weighted": ["balancer=pcgrad", "balancer.head_grad=weighted"],
+    "log + mgda + activity + joint_sam": [
+        "balancer=mgda",
+        "balancer/transforms=[log]",
+        "balancer/regularizers=[activity]",
+        "balancer/sharpness=joint_sam",
+    ],
+    "uw + joint_sam": ["balancer=uw", "balancer/sharpness=joint_sam"],
+}
+
+
+@lru_cache
+def compose_config(*overrides: str):
+    mtl.config.register_schema()
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        return compose("train", list(overrides), return_hydra_config=True)
+
+
+def make_balancer(variant: str, num_tasks: int = 3, seed: int = 0) -> Balancer:
+    """A registered balancer, as train.py builds it."""
+    torch.manual_seed(seed)
+    config = compose_config(*VARIANTS[variant], "dataset=multidigits").copy()
+    config.num_tasks = num_tasks
+    return mtl.config.build(config.balancer)
+
+
+def make_model(
+    num_tasks: int = 3, *, noisy: bool = False, dtype: torch.dtype = torch.float32
+) -> tuple[MultiTaskModel, list[Task]]:
+    """A small regression model; `noisy` adds dropout and BatchNorm."""
+    torch.manual_seed(1)
+    extras = [nn.BatchNorm1d(16), nn.Dropout(0.3)] if noisy else []
+    backbone = nn.Sequential(nn.Linear(5, 16), nn.Tanh(), *extras, nn.Linear(16, 8), nn.Tanh())
+    tasks = [
+        Task(f"task{i}", nn.Linear(8, 1), nn.MSELoss(), {"mse": MeanSquaredError()})
+        for i in range(num_tasks)
+    ]
+    return MultiTaskModel(backbone, tasks).to(dtype), tasks
+
+
+class ToyData(Dataset):
+    """Regression targets that conflict: functions of the input with different signs and scales."""
+
+    def __init__(self, count: int = 24, num_tasks: int = 3, dtype=torch.float32) -> None:
+        generator = torch.Generator().manual_seed(2)
+        self.inputs = torch.randn(count, 5, generator=generator, dtype=dtype)
+        self.targets = {
+            f"task{i}": (-1.0) ** i * (1 + 3 * i) * self.inputs[:, i % 5, None].sin()
+            + 0.1 * torch.randn(count, 1, generator=generator, dtype=dtype)
+            for i in range(num_tasks)
+        }
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def __getitem__(self, index):
+        return self.inputs[index], {name: values[index] for name, values in self.targets.items()}
+
+    def batch(self, rows: slice = slice(None)):
+        return self.inputs[rows], {name: values[rows] for name, values in self.targets.items()}
+
+    def loader(self, batch_size: int = 6) -> DataLoader:
+        sampler = ResumableSampler(self, batch_size, num_replicas=1, rank=0, seed=0)
+        return ResumableLoader(
+            self,
+            batch_size=batch_size,
+            sampler=sampler,
+            generator=torch.Generator().manual_seed(0),
+        )
+
+
+def state_of(module: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: value.detach().clone() for name, value in module.state_dict().items()
+            if isinstance(value, torch.Tensor)}
+
+
+def assert_same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> None:
+    """Equal to the bit."""
+    assert first.keys() == second.keys()
+    different = [name for name in first if not torch.equal(first[name], second[name])]
+    assert not different, different
