@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import sys
 import time
 import warnings
 from pathlib import Path
-from typing import Any
 
 import hydra
 import lightning
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from rich.console import Console
 
 from benchmarks.base import Benchmark
@@ -23,7 +23,7 @@ from mtl.errors import ConfigError, MTLError
 from mtl.metrics import delta_m, delta_p
 from mtl.model import MultiTaskModel
 from mtl.module import MTLModule
-from mtl.report import Results, find_baseline, print_table, protocol_of
+from mtl.report import Baseline, Results, find_baseline, print_table, protocol_of
 from mtl.task import Task
 
 ROOT = Path(__file__).parent
@@ -39,10 +39,23 @@ warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated")
 def main(config: DictConfig) -> float | None:
     """Trains, evaluates, prints the table; returns delta_p for searches."""
     check_arguments(config)
+    check_files(config)
     lightning.seed_everything(config.seed, workers=True, verbose=False)
     module, benchmark = assemble(config)
     results = run(config, module, benchmark)
     return results.delta_p
+
+
+def check_files(config: DictConfig) -> None:
+    """Finds out before the training, not after it, that a file is missing."""
+    if config.ckpt_path is None and not config.train:
+        raise ConfigError("train=false evaluates a checkpoint: expected ckpt_path=FILE. Got none.")
+    named = {"ckpt_path": config.ckpt_path}
+    if config.baseline != "auto":
+        named["baseline"] = config.baseline
+    for key, path in named.items():
+        if path is not None and not Path(path).exists():
+            raise ConfigError(f"`{key}` should be an existing file or folder. Got {path!r}.")
 
 
 def assemble(config: DictConfig) -> tuple[MTLModule, Benchmark]:
@@ -69,8 +82,8 @@ def choose(available: list[Task], names: list[str] | None) -> list[Task]:
     """The tasks of the given names, in the data set's order."""
     known = [task.name for task in available]
     unknown = [name for name in names or () if name not in known]
-    if unknown or names == []:
-        raise ConfigError(f"`tasks` should name some of {known}. Got {names}.")
+    if unknown or names == [] or len(set(names or ())) < len(names or ()):
+        raise ConfigError(f"`tasks` should name some of {known}, each once. Got {names}.")
     return [task for task in available if names is None or task.name in names]
 
 
@@ -111,8 +124,9 @@ def tell_how_to_resume(folder: Path) -> None:
     """Says where the last checkpoint is, after a run that did not end well."""
     checkpoint = folder / "checkpoints" / "last.ckpt"
     if checkpoint.is_file():
-        options = " ".join(HydraConfig.get().overrides.task)
-        command = f"python train.py {options} ckpt_path={os.path.relpath(checkpoint)}"
+        options = [o for o in HydraConfig.get().overrides.task if not o.startswith("ckpt_path=")]
+        options.append(f"ckpt_path={os.path.relpath(checkpoint)}")
+        command = f"python train.py {shlex.join(options)}"
         print(f"\nThe last checkpoint is kept. Resume with: {command}", file=sys.stderr)
 
 
@@ -133,8 +147,8 @@ def summarize(config: DictConfig, module: MTLModule) -> Results:
     )
 
 
-def finish(config: DictConfig, results: Results, folder: Path) -> None:
-    """Compares with single-task runs, writes metrics.json, prints the table and where things lie."""
+def compare(config: DictConfig, results: Results) -> Baseline | None:
+    """Finds the single-task values of the run's protocol and notes the gains over them."""
     published = ROOT / "benchmarks" / "baselines" / f"{results.dataset}.yaml"
     baseline = find_baseline(
         results,
@@ -148,13 +162,20 @@ def finish(config: DictConfig, results: Results, folder: Path) -> None:
             for task, values in results.metrics.items()
         }
         reference = {
-            task: {key: baseline.values[task][key] for key in keys}
-            for task, keys in scores.items()
+            task: {key: baseline.values[task][key] for key in keys} for task, keys in scores.items()
         }
+        results.baseline = baseline.source
         results.delta_m = delta_m(scores, reference, results.higher_is_better)
         results.delta_p = delta_p(scores, reference, results.higher_is_better)
-        results.baseline = baseline.source
-    written = results.write(folder)
+    return baseline
+
+
+def finish(config: DictConfig, results: Results, folder: Path) -> None:
+    """Compares with single-task runs, writes metrics.json, prints the table and the files."""
+    try:
+        baseline = compare(config, results)
+    finally:
+        written = results.write(folder)  # also if there is nothing to compare with
     console = Console()
     print_table(results, baseline, console)
     for label, path in (
@@ -164,11 +185,18 @@ def finish(config: DictConfig, results: Results, folder: Path) -> None:
         ("Pictures", folder / "pictures"),
     ):
         if path.exists():
-            console.print(f"{label + ':':<12}{os.path.relpath(path)}", soft_wrap=True)
+            console.out(f"{label + ':':<12}{os.path.relpath(path)}", highlight=False)
+
+
+def spell_null(argument: str) -> str:
+    """`group=null`, as it is written in files, is `~group` on Hydra's command line."""
+    group, _, value = argument.partition("=")
+    return f"~{group}" if value == "null" and (CONFIGS / group).is_dir() else argument
 
 
 def command_line() -> int:
     """Runs `main`; errors that the user can mend are printed without a traceback, exit code 2."""
+    sys.argv[1:] = map(spell_null, sys.argv[1:])
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # or Hydra hides what `explain` needs
     try:
         main()

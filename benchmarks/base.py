@@ -53,7 +53,17 @@ class Benchmark(lightning.LightningDataModule, ABC):
         return None
 
     def train_dataloader(self) -> DataLoader:
-        """Shuffled by (seed, epoch); a resumed run sees the batches that were still to come."""
+        """Shuffled by (seed, epoch); a resumed run sees the batches that were still to come.
+
+        In order where the Trainer overfits: the same batches in every epoch.
+        """
+        if self.trainer is not None and self.trainer.overfit_batches:  # type: ignore[attr-defined]
+            return DataLoader(
+                self.train_data,
+                batch_size=self.batch_size,
+                collate_fn=_as_it_is,
+                generator=torch.Generator().manual_seed(self.seed),
+            )
         sampler = ResumableSampler(self.train_data, self.batch_size, seed=self.seed, **self._ranks)
         return ResumableLoader(
             self.train_data,
@@ -73,11 +83,10 @@ class Benchmark(lightning.LightningDataModule, ABC):
         return self._evaluation(self.test_data)
 
     def _evaluation(self, data: Dataset) -> DataLoader:
-        rank, world = self._ranks["rank"], self._ranks["num_replicas"]
         return DataLoader(
             data,
             batch_size=4 * self.batch_size,
-            sampler=_Share(len(data), rank, world),  # type: ignore[arg-type]
+            sampler=_Share(data, shuffle=False, **self._ranks),  # type: ignore[arg-type]
             collate_fn=_as_it_is,
             generator=torch.Generator().manual_seed(self.seed),
         )
@@ -161,17 +170,21 @@ class ResumableLoader(DataLoader):
         self.sampler.skip = 0 if done else state["delivered"]
 
 
-class _Share:
-    """Every `world`-th index; no sample is repeated to make the shares equal."""
+class _Share(DistributedSampler):
+    """Every `world`-th index; no sample is repeated to make the shares equal.
 
-    def __init__(self, total: int, rank: int, world: int) -> None:
-        self._indices = range(rank, total, world)
+    As a `DistributedSampler` it is left alone by Lightning, which would put one that repeats.
+    """
 
     def __iter__(self) -> Iterator[int]:
         return iter(self._indices)
 
     def __len__(self) -> int:
         return len(self._indices)
+
+    @property
+    def _indices(self) -> range:
+        return range(self.rank, len(self.dataset), self.num_replicas)  # type: ignore[arg-type]
 
 
 def _as_it_is(batch: Batch) -> Batch:

@@ -11,7 +11,16 @@ from torch import Tensor, nn
 
 from mtl.engine import Combined, Objectives, accumulate
 from mtl.errors import ConfigError, NonFiniteError
-from mtl.parts import Aggregator, Combiner, Needs, Part, Regularizer, Scalarizer, Sharpness, Transform
+from mtl.parts import (
+    Aggregator,
+    Combiner,
+    Needs,
+    Part,
+    Regularizer,
+    Scalarizer,
+    Sharpness,
+    Transform,
+)
 from mtl.scalarization import EqualWeighting
 from mtl.step import Level, Step
 
@@ -105,7 +114,9 @@ class Balancer(nn.Module):
         self.combine = _check_part("combine", combine, Combiner)
         self.transforms = _modules("transforms", transforms, Transform)
         self.regularizers = _modules("regularizers", regularizers, Regularizer)
-        self.sharpness = None if sharpness is None else _check_part("sharpness", sharpness, Sharpness)
+        self.sharpness = (
+            None if sharpness is None else _check_part("sharpness", sharpness, Sharpness)
+        )
         self.level: Level = level
         self.head_grad = head_grad or combine.head_grad
         self.on_nonfinite = on_nonfinite
@@ -214,13 +225,15 @@ def _check_choice(name: str, value: object, choices: tuple[object, ...]) -> None
 def _check_part(slot: str, part: P, kind: type[P]) -> P:
     if not isinstance(part, kind):
         raise ConfigError(
-            f"`{slot}` should be a {kind.__name__}. Got {part!r}. The classes in mtl.parts say what "
-            "each slot takes; other things need an adapter."
+            f"`{slot}` should be a {kind.__name__}. Got {part!r}. The classes in mtl.parts say "
+            "what each slot takes; other things need an adapter."
         )
     return part
 
 
-def _modules(slot: str, parts: Mapping[str, P | None] | Sequence[P] | None, kind: type[P]) -> nn.ModuleDict:
+def _modules(
+    slot: str, parts: Mapping[str, P | None] | Sequence[P] | None, kind: type[P]
+) -> nn.ModuleDict:
     named = parts.items() if isinstance(parts, Mapping) else [(None, part) for part in parts or ()]
     chosen: dict[str, P] = {}
     for key, part in named:
@@ -228,8 +241,8 @@ def _modules(slot: str, parts: Mapping[str, P | None] | Sequence[P] | None, kind
             name = type(part).__name__.lower() if key is None else key
             if name in chosen:
                 raise ConfigError(
-                    f"`{slot}` should have one {type(part).__name__}. Got several: give them names, "
-                    'as in {"first": ..., "second": ...}.'
+                    f"`{slot}` should have one {type(part).__name__}. Got several: give them "
+                    'names, as in {"first": ..., "second": ...}.'
                 )
             chosen[name] = part
     return nn.ModuleDict({name: _check_part(slot, part, kind) for name, part in chosen.items()})

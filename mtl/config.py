@@ -8,13 +8,15 @@ import inspect
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.errors import HydraException
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+from torch import nn
 
 from mtl.errors import ConfigError
 
@@ -75,8 +77,9 @@ def check_arguments(config: Any, path: str = "") -> None:
         path: Its full key.
 
     Raises:
-        ConfigError: A top-level key is unknown, a target does not exist, or it has no argument of
-            that name; the message lists those that exist.
+        ConfigError: A top-level key is unknown, a target does not exist, it has no argument of
+            that name, or takes numbers where something else is given; the message lists those
+            that exist.
     """
     if not OmegaConf.is_dict(config):
         return
@@ -94,6 +97,7 @@ def check_arguments(config: Any, path: str = "") -> None:
                     f"Unknown key {_join(path, key)!r}: {config['_target_']} has no argument "
                     f"{key!r}. {_choices(str(key), accepted)}"
                 )
+        _check_numbers(target, config, path)
     for key in config:
         if not OmegaConf.is_missing(config, key):
             check_arguments(config[key], _join(path, key))
@@ -113,40 +117,70 @@ def explain(error: Exception, config_dir: Path) -> str | None:
         return None
     lines = [str(error).strip()]
     causes: list[BaseException] = [error]
-    while causes[-1].__cause__ is not None:
-        causes.append(causes[-1].__cause__)
+    while (earlier := causes[-1].__cause__ or causes[-1].__context__) is not None:
+        causes.append(earlier)
     cause = causes[-1]
     node = getattr(cause, "parent_node", None)
-    if isinstance(cause, ConfigKeyError | ConfigAttributeError) and OmegaConf.is_dict(node):
-        lines.append(_choices(str(cause.key), [str(key) for key in node]))
-    elif cause is not error:
-        lines.append(str(cause))
-    elif "No match in the defaults list" in lines[0]:
+    wrong = str(getattr(cause, "key", ""))
+    if "No match in the defaults list" in lines[0]:
         wrong = lines[0].split("'")[1].split("=")[0]
+    if "/" in wrong or "No match in the defaults list" in lines[0]:
         groups = [p.relative_to(config_dir) for p in config_dir.rglob("*") if p.is_dir()]
-        lines.append(_choices(wrong, sorted(map(str, groups)), what="Groups"))
+        lines.append(_choices(wrong, sorted(p.as_posix() for p in groups), what="Groups"))
+    elif isinstance(cause, ConfigKeyError | ConfigAttributeError) and OmegaConf.is_dict(node):
+        lines.append(_choices(wrong, [str(key) for key in node]))
+    elif str(cause) not in lines[0]:
+        lines.append(str(cause))
     return "\n".join(lines)
 
 
-def _locate(target: str, path: str) -> Any:
+def _locate(target: Any, path: str) -> Any:
     """The class or function at a dotted path."""
-    name, found = "", None
+    name, found, parent = "", None, None
+    expected = (
+        f"`{_join(path, '_target_')}` should be the dotted path of a class or function that "
+        f"Python can import. Got {target!r}"
+    )
     try:
-        for part in target.split("."):
+        for part in str(target).split("."):
             name = f"{name}.{part}" if name else part
-            found = getattr(found, part, None) if found is not None else None
+            parent, found = found, getattr(found, part, None) if found is not None else None
             if found is None:
                 found = importlib.import_module(name)
-    except ImportError as error:
-        raise ConfigError(
-            f"`{_join(path, '_target_')}` should be the dotted path of a class or function that "
-            f"Python can import. Got {target!r}: {error}. Is its folder on PYTHONPATH?"
-        ) from error
+    except (ImportError, ValueError) as error:
+        if parent is None:
+            raise ConfigError(f"{expected}: {error}. Is its folder on PYTHONPATH?") from error
+        there = [key for key, value in vars(parent).items() if callable(value)]
+        raise ConfigError(f"{expected}: {error}. {_choices(part, there)}") from error
+    if not callable(found):
+        raise ConfigError(f"{expected}, a {type(found).__name__}.")
     return found
+
+
+def _check_numbers(target: Any, config: DictConfig, path: str) -> None:
+    """Checks the values of arguments that are annotated as numbers, switches, or null."""
+    try:
+        hints = get_type_hints(target.__init__ if inspect.isclass(target) else target)
+    except (NameError, TypeError, AttributeError):
+        return  # annotations that exist for type checkers only
+    for key in map(str, config):
+        hint = hints.get(key)
+        kinds = set(get_args(hint) if get_origin(hint) in (Union, UnionType) else [hint])
+        if not kinds <= {int, float, bool, NoneType} or OmegaConf.is_interpolation(config, key):
+            continue
+        if float in kinds:
+            kinds.add(int)
+        if not OmegaConf.is_missing(config, key) and type(config[key]) not in kinds:
+            names = sorted("null" if kind is NoneType else kind.__name__ for kind in kinds)
+            raise ConfigError(
+                f"`{_join(path, key)}` should be of type {' or '.join(names)}. Got {config[key]!r}."
+            )
 
 
 def _arguments(target: Any) -> list[str] | None:
     """Names of the arguments that a callable accepts; `None` if any."""
+    if getattr(target, "__init__", None) is nn.Module.__init__:
+        return []  # whatever its signature says
     parameters = inspect.signature(target).parameters.values()
     if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters):
         return None

@@ -28,6 +28,21 @@ class Outputs:
     representation: dict[str, tuple[Tensor, ...]]
 
 
+@dataclass(frozen=True)
+class ParameterGroups:
+    """The trainable parameters of a model.
+
+    Attributes:
+        shared: Those that are not one task's own, in the model's order.
+        specific: Task name -> those that belong to its head alone.
+        tied: Shared ones that lie in heads, behind the representation.
+    """
+
+    shared: list[nn.Parameter]
+    specific: dict[str, list[nn.Parameter]]
+    tied: list[nn.Parameter]
+
+
 class MultiTaskModel(nn.Module):
     """Hard parameter sharing: `prediction_t = head_t(backbone(inputs))`.
 
@@ -37,8 +52,8 @@ class MultiTaskModel(nn.Module):
         heads: Task name -> head, or the tasks themselves.
 
     Multi-input data: where `inputs` is a mapping keyed by task names, every task has its own
-    inputs, and the backbone runs once a task. Other architectures are models that answer the same
-    questions: `forward` gives `Outputs`; `shared_parameters()`, `task_parameters(name)`.
+    inputs, and the backbone runs once a task. Other architectures are modules that answer the same
+    two questions: `forward` gives `Outputs`, and `parameter_groups` says who owns what.
 
     Raises:
         TaskError: No head, or two tasks of the same name.
@@ -70,22 +85,26 @@ class MultiTaskModel(nn.Module):
             },
         )
 
+    def parameter_groups(self) -> ParameterGroups:
+        """Who owns which trainable parameter, in one pass over the modules."""
+        backbone = {id(p) for p in self.backbone.parameters()}
+        heads = {name: list(head.parameters()) for name, head in self.heads.items()}
+        uses = Counter(id(p) for parameters in heads.values() for p in parameters)
+        own = {key for key, count in uses.items() if count == 1} - backbone
+        trainable = [p for p in self.parameters() if p.requires_grad]
+        return ParameterGroups(
+            shared=[p for p in trainable if id(p) not in own],
+            specific={
+                name: [p for p in parameters if p.requires_grad and id(p) in own]
+                for name, parameters in heads.items()
+            },
+            tied=[p for p in trainable if id(p) not in own and id(p) not in backbone],
+        )
+
     def shared_parameters(self) -> list[nn.Parameter]:
         """Trainable parameters that are not one task's own: the backbone's, and tied ones."""
-        own = self._own()
-        return [p for p in self.parameters() if p.requires_grad and p not in own]
+        return self.parameter_groups().shared
 
     def task_parameters(self, name: str) -> list[nn.Parameter]:
         """Trainable parameters that belong to the head of `name` alone."""
-        own = self._own()
-        return [p for p in self.heads[name].parameters() if p.requires_grad and p in own]
-
-    def tied_parameters(self) -> list[nn.Parameter]:
-        """Shared parameters that lie in heads, behind the representation."""
-        behind = set(self.backbone.parameters())
-        return [p for p in self.shared_parameters() if p not in behind]
-
-    def _own(self) -> set[nn.Parameter]:
-        parts = (self.backbone, *self.heads.values())
-        uses = Counter(p for part in parts for p in set(part.parameters()))
-        return {p for p, count in uses.items() if count == 1} - set(self.backbone.parameters())
+        return self.parameter_groups().specific[name]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -16,12 +16,16 @@ from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import Metric, MetricCollection
 
 from mtl.balancer import Balancer, Report
+from mtl.errors import ConfigError
 from mtl.model import MultiTaskModel
 from mtl.parts import Needs, Stochastic
 from mtl.step import Step
 from mtl.task import Task, check_tasks
 
 Batch = tuple[Any, Mapping[str, Tensor]]
+
+# What a resumed run may change about its balancer.
+_FREE = {"on_nonfinite", "max_nonfinite"}
 
 
 class MTLModule(lightning.LightningModule):
@@ -153,10 +157,16 @@ class MTLModule(lightning.LightningModule):
         learned = [p for p in self.balancer.parameters() if p.requires_grad]
         if learned:
             groups.append({"params": learned, "weight_decay": 0.0})
-        optimizer = self._optimizer(groups)
-        if self._scheduler is None:
-            return optimizer
-        return {"optimizer": optimizer, "lr_scheduler": self._scheduler(optimizer)}
+        try:
+            optimizer = self._optimizer(groups)
+            if self._scheduler is None:
+                return optimizer
+            return {"optimizer": optimizer, "lr_scheduler": self._scheduler(optimizer)}
+        except (TypeError, ValueError) as error:
+            options = [getattr(part, "keywords", {}) for part in (self._optimizer, self._scheduler)]
+            raise ConfigError(
+                f"`optimizer` or `scheduler` cannot be made of {options}: {error}."
+            ) from error
 
     # -------------------------------------------------------------------------------- evaluation
 
@@ -209,9 +219,33 @@ class MTLModule(lightning.LightningModule):
     # ------------------------------------------------------------------------------- checkpoints
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds the configuration, as plain data."""
+        """Adds the names of the tasks and the configuration, as plain data."""
+        checkpoint["tasks"] = self._names
         if self._config is not None:
             checkpoint["config"] = self._config
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Checks that the checkpoint is of these tasks, this model and this balancer.
+
+        Raises:
+            ConfigError: It is not; the message names the differences.
+        """
+        pairs: list[tuple[str, Any, Any]] = [
+            ("tasks", checkpoint.get("tasks", self._names), self._names)
+        ]
+        if self._config is not None and "config" in checkpoint:
+            saved = checkpoint["config"]
+            pairs += [(key, saved.get(key), self._config.get(key)) for key in ("model", "balancer")]
+        differences = [line for pair in pairs for line in _differences(*pair)]
+        if differences:
+            raise ConfigError(
+                f"The checkpoint is of another run: {'; '.join(differences)}. Give the options "
+                "that it was made with, or train from the start without it."
+            )
+
+    @property
+    def _names(self) -> list[str]:
+        return [task.name for task in self.tasks]
 
 
 class _MeanLoss(Metric):
@@ -247,3 +281,17 @@ def _collections(tasks: Sequence[Task]) -> nn.ModuleDict:
             for task in tasks
         }
     )
+
+
+def _differences(path: str, saved: Any, present: Any) -> Iterator[str]:
+    """Says where two configurations differ."""
+    both = (saved, present)
+    if not all(isinstance(node, dict) for node in both):
+        if saved != present:
+            yield f"`{path}` is {saved!r} there and {present!r} here"
+    elif saved.get("_target_") != present.get("_target_"):
+        yield from _differences(path, *(node.get("_target_") for node in both))
+    else:
+        for key in dict.fromkeys([*saved, *present]):
+            if key not in _FREE:
+                yield from _differences(f"{path}.{key}", saved.get(key), present.get(key))

@@ -130,14 +130,15 @@ class Step:
                     task.name: task.evaluate(outputs.predictions[task.name], targets[task.name])
                     for task in known
                 }
+            groups = model.parameter_groups()
             return cls(
                 {task.name: pairs[task.name][0] if task in known else None for task in tasks},
-                shared=model.shared_parameters(),
-                specific={task.name: model.task_parameters(task.name) for task in tasks},
+                shared=groups.shared,
+                specific=groups.specific,
                 representation=outputs.representation,
                 counts={name: count for name, (_, count) in pairs.items()},
                 recompute=replay,
-                tied=model.tied_parameters(),
+                tied=groups.tied,
             )
 
         replay = Replay(run, model) if replayable else None

@@ -31,7 +31,8 @@ class Task:
             silently. Switch it off for losses that define their own relation.
 
     Raises:
-        TaskError: The name is no identifier, the loss is not callable, or a metric has no direction.
+        TaskError: The name is no identifier, the loss is not callable, or a metric has no
+            direction.
 
     Example:
         >>> from torch import nn

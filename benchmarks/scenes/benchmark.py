@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from torch import Tensor
 
@@ -116,7 +117,8 @@ class Scenes(Benchmark):
     def _load(self, split: str) -> Arrays:
         count = self.counts[split]
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-        with Progress(*columns, transient=True) as progress:
+        shown = Console().is_terminal
+        with Progress(*columns, transient=True, disable=not shown) as progress:
             bar = progress.add_task(f"Drawing {split} rooms", total=count)
             return load(
                 count,

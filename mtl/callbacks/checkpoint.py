@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import random
 import tempfile
 from pathlib import Path
@@ -64,21 +65,28 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """
         del weights_only
         try:
-            return torch.load(path, map_location=map_location, weights_only=True)
+            checkpoint = torch.load(path, map_location=map_location, weights_only=True)
         except FileNotFoundError as error:
             raise MTLError(
                 f"Checkpoint not found: {path}. Runs keep theirs in <run>/checkpoints/last.ckpt."
             ) from error
-        except (OSError, RuntimeError, EOFError, KeyError, ValueError, _unpickling()) as error:
+        except (
+            OSError,
+            RuntimeError,
+            EOFError,
+            KeyError,
+            ValueError,
+            pickle.UnpicklingError,
+        ) as error:
             raise MTLError(
                 f"{path} is not a readable checkpoint: {error}. Use an earlier one."
             ) from error
-
-
-def _unpickling() -> type[Exception]:
-    import pickle
-
-    return pickle.UnpicklingError
+        if not isinstance(checkpoint, dict) or "pytorch-lightning_version" not in checkpoint:
+            raise MTLError(
+                f"{path} is not the checkpoint of a run, which has more than a state_dict. Runs "
+                "keep theirs in <run>/checkpoints/last.ckpt."
+            )
+        return checkpoint
 
 
 class RandomState(lightning.Callback):

@@ -44,7 +44,7 @@ class History(lightning.Callback):
     ) -> None:
         """Records the validation."""
         del pl_module
-        if not trainer.sanity_checking and trainer.training or trainer.state.fn == "fit":
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
             self._record(trainer, ("val/",))
 
     def state_dict(self) -> dict[str, Any]:

@@ -29,9 +29,7 @@ class Pictures(lightning.Callback):
         self.folder = Path(folder)
         self.count = count
 
-    def on_fit_end(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
-    ) -> None:
+    def on_fit_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Draws the curves of the recorded history."""
         del pl_module
         histories = [c for c in trainer.callbacks if isinstance(c, History)]  # type: ignore[attr-defined]
@@ -59,8 +57,10 @@ class Pictures(lightning.Callback):
         with torch.no_grad():
             predictions = pl_module(inputs)
         first = [
-            {k: v[: self.count].float() if v.is_floating_point() else v[: self.count]
-             for k, v in move_data_to_device(values, torch.device("cpu")).items()}
+            {
+                k: v[: self.count].float() if v.is_floating_point() else v[: self.count]
+                for k, v in move_data_to_device(values, torch.device("cpu")).items()
+            }
             for values in ({"inputs": inputs}, predictions, targets)
         ]
         sheet = benchmark.picture(first[0]["inputs"], first[1], first[2])

@@ -45,7 +45,8 @@ def find_baseline(
     Raises:
         DataError: A place that was named holds no single-task run of that protocol.
     """
-    if where is None:
+    alone = len(results.metrics) == 1 and where == "auto"  # it is a baseline itself
+    if where is None or alone:
         return None
     folders = list(searched) if where == "auto" else [Path(where)]
     own = _own_runs(results, folders)

@@ -15,11 +15,12 @@ from mtl.errors import DataError
 FILE = "metrics.json"
 _VERSION = 1
 
-# What may differ between runs that are compared with each other.
-_FREE = {"balancer", "seed", "tasks", "num_tasks", "logger", "callbacks", "ckpt_path", "train"}
-_FREE |= {"baseline", "output_dir"}
-_FREE_TRAINER = {"accelerator", "enable_progress_bar", "profiler", "log_every_n_steps"}
-_FREE_DATASET = {"cache_dir", "data_dir", "seed"}
+# What comparable runs have in common; nothing else decides the protocol.
+_PARTS = ("dataset", "model", "optimizer", "scheduler")
+_TRAINER = ("max_epochs", "max_steps", "max_time", "precision", "accumulate_grad_batches")
+_TRAINER += ("gradient_clip_val", "limit_train_batches", "limit_test_batches", "overfit_batches")
+_TRAINER += ("fast_dev_run", "devices", "num_nodes")
+_FREE = ("cache_dir",)
 
 
 @dataclass
@@ -83,8 +84,9 @@ def protocol_of(config: Mapping[str, Any]) -> str:
     Args:
         config: The resolved configuration as plain data.
     """
-    kept = {key: value for key, value in config.items() if key not in _FREE}
-    for part, free in (("trainer", _FREE_TRAINER), ("dataset", _FREE_DATASET)):
-        kept[part] = {key: v for key, v in (config.get(part) or {}).items() if key not in free}
+    kept = {part: config.get(part) for part in _PARTS}
+    kept["trainer"] = {key: config["trainer"].get(key) for key in _TRAINER}
+    data = {k: v for k, v in config["dataset"].items() if k not in _FREE}
+    kept["dataset"] = data
     text = json.dumps(kept, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -44,10 +44,13 @@ def print_table(results: Results, baseline: Baseline | None, console: Console) -
         text = "-" if delta is None else f"{delta:+.2f} %"
         table.add_row(name, meaning, "", "", text)
     console.print(table)
-    if baseline is None:
-        console.print(
+    if baseline is not None:
+        remark = f"Single-task values: {results.baseline}."
+    elif len(results.metrics) == 1:
+        remark = "A single-task run: runs with more tasks of the same protocol are compared with it."
+    else:
+        remark = (
             "No single-task runs of this protocol are known: gains are not shown. Make them with "
             "the same options and tasks=[TASK], once for each task."
         )
-    else:
-        console.print(f"Single-task values: {results.baseline}.")
+    console.print(remark, markup=False, highlight=False)

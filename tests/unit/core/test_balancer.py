@@ -50,7 +50,7 @@ COMBINERS = {
         ({"head_grad": "own"}, 'a scalarizer should be "weighted": EqualWeighting'),
         ({"combine": UncertaintyWeighting(2), "head_grad": "own"}, "UncertaintyWeighting"),
         ({"combine": GradDrop(), "head_grad": "weighted"}, 'an aggregator should be "own"'),
-        ({"transforms": [Log(), Log()]}, "`transforms` should have one Log.*give them names"),
+        ({"transforms": [Log(), Log()]}, "`transforms` should have one Log.*give them"),
     ],
 )
 def test_options_that_do_not_fit(options, message):

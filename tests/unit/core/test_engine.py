@@ -277,6 +277,10 @@ def test_gradients_share_no_memory():
     Balancer().backward(Step({"a": (p + q).exp().sum()}, shared=[p, q]))
     p.grad.mul_(5)
     assert q.grad.tolist() == [1.0, 1.0, 1.0]
+    p.grad = None
+    for _ in range(2):
+        Balancer().backward(Step({"a": p.sum()}, shared=[p]))
+    assert p.grad.tolist() == [2.0, 2.0, 2.0]
 
 
 def test_a_basis_may_leave_tasks_out():

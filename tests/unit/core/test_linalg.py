@@ -140,8 +140,19 @@ def test_min_norm_by_hand():
     torch.testing.assert_close(
         min_norm_weights(rows @ rows.T), torch.tensor([0.75, 0.25], dtype=torch.float64)
     )
+    # The origin lies between two vectors that are 1e6 times longer than the third.
+    rows = torch.tensor([[0.0, 1.0], [1e6, 0.1], [-1e6, -0.1]], dtype=torch.float64)
+    assert float((min_norm_weights(rows @ rows.T) @ rows).norm()) < 1e-3
     assert min_norm_weights(torch.zeros(4, 4)).tolist() == [0.25] * 4
     assert min_norm_weights(torch.full((1, 1), 7.0)).tolist() == [1.0]
+
+
+@pytest.mark.parametrize("margin", [1e-4, 1e-7, 1e-9])
+def test_min_norm_sees_small_improvements(margin):
+    rows = torch.tensor([[1.0, 0.0], [1.0 - margin, 1.0]], dtype=torch.float64)
+    weights = min_norm_weights(rows @ rows.T)
+    assert float(weights[1]) == pytest.approx(margin, rel=1e-3)
+    check_optimal(rows @ rows.T, weights)
 
 
 def test_min_norm_keeps_the_dtype():

@@ -23,7 +23,7 @@ def ownership(model):
     return (
         names_of(model, model.shared_parameters()),
         {name: names_of(model, model.task_parameters(name)) for name in model.heads},
-        names_of(model, model.tied_parameters()),
+        names_of(model, model.parameter_groups().tied),
     )
 
 
@@ -171,7 +171,7 @@ def test_names_are_distinct():
 
 
 def test_the_loss_is_callable():
-    with pytest.raises(TaskError, match="`loss` of task 'a' should be callable. Got 'mse'"):
+    with pytest.raises(TaskError, match=r"`loss` of task 'a' should be callable. Got 'mse'"):
         Task("a", nn.Linear(1, 1), "mse")
 
 
@@ -236,7 +236,7 @@ def test_shapes_may_be_left_to_the_loss():
     with pytest.raises(TaskError, match="'age' do not fit"):
         evaluate(triplet, (2, 2, 1), FLOATS(2))
     value, _ = evaluate(triplet, (2, 2, 1), FLOATS(2), check_shapes=False)
-    assert float(value) == 0.0
+    assert value.item() == 0.0
 
 
 def test_errors_inside_a_loss_name_the_task():
