@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -37,8 +37,8 @@ class Report:
         weights: Effective weight of each in the gradient of the shared parameters, `[a]`;
             `None` for aggregators.
         gramian: Inner products of the objectives' gradients, `[k, k]`, where they were needed.
-        nonfinite: Tasks with a non-finite loss or gradient; if there are any, no gradient was
-            added.
+        nonfinite: Tasks with a non-finite loss, or a non-finite row where rows are computed; if
+            there are any, no gradient was added.
         scalars: What else there is to log.
     """
 
@@ -70,8 +70,8 @@ class Balancer(nn.Module):
             through the backbone a task) or at the `representation` (one such pass in all).
         head_grad: `own`: each head follows its own objective; `weighted`: with the weight that the
             objective has in the shared gradient. Default: what the combiner says.
-        on_nonfinite: What a NaN or infinite loss or gradient does: `skip` the step (no gradient is
-            added) or `raise`.
+        on_nonfinite: What a NaN or infinite loss does (or row of the Jacobian, where rows are
+            computed): `skip` the step (no gradient is added) or `raise`.
         max_nonfinite: More than so many skipped steps in a row raise as well.
 
     With a single task there is nothing to combine: every combiner gives the plain gradient.
@@ -170,6 +170,16 @@ class Balancer(nn.Module):
         for part in self._parts():
             part.on_epoch_start(epoch)
 
+    def after_step(self, step: Step) -> None:
+        """Tells the parts that ask for it that the optimizer has stepped.
+
+        Args:
+            step: The step whose gradients it used, made with `replayable=True`.
+        """
+        for part in self._parts():
+            if Needs.AFTER_STEP in part.needs:
+                part.after_step(step)
+
     def _combine(self, step: Step) -> Combined:
         if not step.present:
             return Combined([])
@@ -183,7 +193,7 @@ class Balancer(nn.Module):
         extra = {name: part(step) for name, part in self.regularizers.items()}
         objectives = Objectives(
             step,
-            list(self.transforms.values()),
+            self._transforms,
             learned=[p for p in self.parameters() if p.requires_grad],
             extra=list(extra.values()),
             level=self.level,
@@ -205,6 +215,10 @@ class Balancer(nn.Module):
             index = torch.tensor(positions, device=step.values.device)
         for part in self._parts():
             part.present = index
+        if not all(transform.elementwise for transform in self._transforms):
+            for module in self.combine.modules():  # it sees other objectives than the tasks
+                if isinstance(module, Part):
+                    module.present = slice(None)
 
     def _skip(self, step: Step, error: NonFiniteError) -> Report:
         self._nonfinite_in_a_row += 1
@@ -212,6 +226,10 @@ class Balancer(nn.Module):
         if self.on_nonfinite == "raise" or self._nonfinite_in_a_row > self.max_nonfinite:
             raise error
         return Report(tasks=step.present, losses=step.values, nonfinite=error.tasks)
+
+    @property
+    def _transforms(self) -> list[Transform]:
+        return cast("list[Transform]", list(self.transforms.values()))
 
     def _parts(self) -> list[Part]:
         return [module for module in self.modules() if isinstance(module, Part)]

@@ -61,22 +61,24 @@ class Rows:
         width = sum(t.numel() for t in first)
         self.jacobian = step.values.new_zeros(len(members), width, dtype=dtype)
         self._used = [False] * len(first)
+        cotangents = step.cotangents()
         for j, among in enumerate(members):
-            weights = torch.ones_like(step.values) if basis is None else basis[j]
-            self._backward(j, weights, among, keep or j + 1 < len(members))
+            if basis is not None:
+                cotangents = step.cotangents(basis[j])
+            self._backward(j, cotangents, among, keep or j + 1 < len(members))
         if level == "parameters":
             all_reduce(self.jacobian)
 
     def _columns_of(self, position: int) -> list[Tensor]:
         return self._columns[position] if self._columns else []
 
-    def _backward(self, j: int, weights: Tensor, among: list[int], retain: bool) -> None:
+    def _backward(self, j: int, cotangents: list[Tensor], among: list[int], retain: bool) -> None:
         """Fills row j, and takes the gradients of the heads involved in the same pass."""
         names = self.step.present
         columns = self._columns_of(among[0] if among else 0)
         own = [p for i in among for p in self.step.specific[names[i]]]
         gradients = self.step.differentiate(
-            weights, [*columns, *own], among=among, retain_graph=retain
+            cotangents, [*columns, *own], among=among, retain_graph=retain
         )
         row = gradients[: len(columns)]
         if any(g is not None for g in row):
@@ -157,8 +159,10 @@ class Rows:
             cotangents += [p.view_as(c).to(c.dtype) for c, p in zip(columns, parts, strict=True)]
         return outputs, cotangents
 
-    def specific(self, weights: Tensor) -> Gradients:
-        """Gradients of the heads: `sum_j weights[j] * (gradient in pass j)`."""
+    def specific(self, weights: Tensor | None) -> Gradients:
+        """Gradients of the heads: `sum_j weights[j] * (gradient in pass j)`; `None`: ones."""
+        if weights is None:
+            return [pair for pairs in self.heads for pair in pairs]
         total: dict[Tensor, Tensor] = {}
         for pairs, weight in zip(self.heads, weights.unbind(), strict=True):
             for parameter, gradient in pairs:
@@ -266,9 +270,9 @@ class Objectives:
         weights, *learned = torch.autograd.grad(
             scalar, [self._losses, *self._learned], allow_unused=True, materialize_grads=True
         )
+        own = self._learned_in_extra() + self._scaled(learned)
         gradients = self._step.gradient(weights, self._extra)
-        shared = _pairs(self._step.parameters, gradients)
-        return Combined(shared + self._scaled(learned), weights=weights)
+        return Combined(_pairs(self._step.parameters, gradients) + own, weights=weights)
 
     def weigh(self, weights: Tensor) -> Combined:
         """Gradients of `weights @ values`, from the rows behind `gramian`."""
@@ -338,11 +342,11 @@ class Objectives:
         """One pass an objective is cheaper than one a task when there are fewer objectives."""
         return self._level == "parameters" and len(self.values) < len(self._losses)
 
-    def _head_factors(self, on_rows: Tensor | None) -> Tensor:
+    def _head_factors(self, on_rows: Tensor | None) -> Tensor | None:
         if self._head_grad == "weighted" and on_rows is not None:
             return on_rows
         if self._derivative is None or self._by_objective:
-            return torch.ones(len(self._rows.jacobian)).to(self._losses)
+            return None
         return self._derivative.sum(0)
 
     def _rest(self, weights: Tensor) -> Gradients:
@@ -357,8 +361,16 @@ class Objectives:
             )
             pairs += self._scaled(learned)
         if self._extra:
+            pairs += self._learned_in_extra()
             pairs += _pairs(self._step.parameters, self._step.gradient(None, self._extra))
         return pairs
+
+    def _learned_in_extra(self) -> Gradients:
+        """Gradients of parameters that regularizers learn."""
+        if not self._extra or not self._learned:
+            return []
+        local = self._step.differentiate(None, self._learned, extra=self._extra, retain_graph=True)
+        return _pairs(self._learned, all_reduce_list(local, self._learned))
 
     def _scaled(self, gradients: Sequence[Tensor]) -> Gradients:
         scaled = [g * self._step.scale for g in gradients]

@@ -81,6 +81,8 @@ class MTLModule(lightning.LightningModule):
         self._scheduler = scheduler
         self._config = config
         self._surrogate: Tensor | None = None
+        self._used_step: Step | None = None
+        self._steps_told = 0
 
     def forward(self, inputs: Any) -> dict[str, Tensor]:
         """Predictions by task name."""
@@ -94,7 +96,7 @@ class MTLModule(lightning.LightningModule):
             self.model,
             self.tasks,
             batch,
-            replayable=Needs.RECOMPUTE in self.balancer.needs,
+            replayable=bool(self.balancer.needs & (Needs.RECOMPUTE | Needs.AFTER_STEP)),
             context=self.trainer.precision_plugin.train_step_context,
         )
         self._surrogate = self.step.values.detach().sum().requires_grad_()
@@ -107,9 +109,18 @@ class MTLModule(lightning.LightningModule):
         (scale,) = torch.autograd.grad(loss, self._surrogate)
         self.step.scale = scale
         self.report = self.balancer.backward(self.step)
+        after = Needs.AFTER_STEP in self.balancer.needs and not self.report.nonfinite
+        self._used_step = self.step if after else None
         self.step = None  # frees the graph
         if self.report.nonfinite:
             self._tell_nonfinite(self.report.nonfinite)
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
+        """Tells the balancer, unless gradients are still being accumulated."""
+        step, self._used_step = self._used_step, None
+        if step is not None and self.trainer.global_step > self._steps_told:
+            self._steps_told = self.trainer.global_step
+            self.balancer.after_step(step)
 
     def _tell_nonfinite(self, tasks: tuple[str, ...]) -> None:
         rank_zero_warn(
@@ -136,8 +147,8 @@ class MTLModule(lightning.LightningModule):
         """Tells the balancer."""
         self.balancer.on_epoch_start(self.current_epoch)
 
-    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
-        """Logs losses and weights."""
+    def on_after_backward(self) -> None:
+        """Logs losses and weights, in time for what callbacks read at the end of the batch."""
         report = self.report
         if report is None or report.losses is None:
             return

@@ -37,6 +37,7 @@ class Needs(Flag):
     JACOBIAN = auto()
     REPRESENTATION = auto()
     RECOMPUTE = auto()
+    AFTER_STEP = auto()
 
 
 class Part(nn.Module, ABC):
@@ -51,12 +52,19 @@ class Part(nn.Module, ABC):
     needs: ClassVar[Needs] = Needs.LOSSES
     present: slice | Tensor = slice(None)
 
-    def on_epoch_start(self, epoch: int) -> None:  # noqa: B027 - an optional hook
+    def on_epoch_start(self, epoch: int) -> None:
         """Called before each epoch's first step, with its number from 0; repeated on resume."""
+
+    def after_step(self, step: Step) -> None:
+        """Called when the optimizer has stepped, if `needs` has `AFTER_STEP`.
+
+        Under accumulation it gets the last part of the batch. `step.values` are the losses before
+        the step, `step.values_now()` those at the present parameters.
+        """
 
 
 class Transform(Part):
-    """A differentiable map of the losses, `[a] -> [k]`; by the chain rule it goes with any combiner.
+    """A differentiable map of the losses, `[a] -> [k]`, for any combiner by the chain rule.
 
     Attributes:
         elementwise: Value i depends on loss i alone.

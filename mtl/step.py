@@ -8,6 +8,7 @@ give what one process computes on the concatenated batch.
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -28,10 +29,10 @@ Level = Literal["parameters", "representation"]
 
 
 class _Summary(NamedTuple):
-    """The losses of the global batch."""
+    """The losses of the global batch, `a` of them present."""
 
-    values: Tensor  # [m] mean over the labelled elements of all processes
-    share: Tensor  # [m] part of those elements that this process holds
+    values: Tensor  # [a] mean over the labelled elements of all processes
+    share: Tensor | None  # [a] part of those elements that this process holds; None: all
     present: tuple[int, ...]  # tasks with a label in some process
     nonfinite: tuple[int, ...]
 
@@ -79,7 +80,7 @@ class Step:
         self.tied = list(tied)
         self._rows: dict[Level, Rows] = {}
         for name, loss in self.losses.items():
-            if loss is not None and not loss.requires_grad:
+            if loss is not None and torch.is_grad_enabled() and not loss.requires_grad:
                 raise TaskError(
                     f"The loss of task {name!r} depends on no trainable parameter: expected a "
                     "loss with a graph. Check that head and backbone are not frozen and that the "
@@ -146,16 +147,15 @@ class Step:
 
     # ---------------------------------------------------------------- what is known of the losses
 
-    @property
+    @cached_property
     def present(self) -> tuple[str, ...]:
         """Names of the tasks with labels in this step (in any process), in task order."""
         return tuple(self.tasks[i] for i in self._summary.present)
 
-    @cached_property
+    @property
     def values(self) -> Tensor:
         """Losses of the present tasks on the global batch, detached, `[a]`."""
-        summary = self._summary
-        return self._select(summary.values)
+        return self._summary.values
 
     @property
     def all_finite(self) -> bool:
@@ -174,11 +174,9 @@ class Step:
         dtype = torch.promote_types(like.dtype, torch.float32)
         precise = dtype if like.device.type == "mps" else torch.float64
         zero = torch.zeros((), dtype=precise, device=like.device)
-        values = torch.stack(
-            [zero if loss is None else loss.detach().to(precise) for loss in losses]
-        )
-        counts = torch.stack([self._count(name, zero) for name in self.tasks])
-        share = (counts > 0).to(precise)
+        values = torch.stack([zero if loss is None else loss.detach() for loss in losses]).to(zero)
+        counts = torch.stack([self._count(name, zero) for name in self.tasks]).to(zero)
+        share = None
         if world_size() > 1:
             # An absent task's loss may be anything; it must not turn the sum into NaN.
             totals = all_reduce(torch.cat([torch.where(counts > 0, values * counts, 0.0), counts]))
@@ -187,22 +185,20 @@ class Step:
             counts = total
         host_values, host_counts = torch.stack([values, counts]).tolist()
         present = tuple(i for i, count in enumerate(host_counts) if count > 0)
-        finite = torch.tensor(host_values, dtype=torch.float64).isfinite().tolist()
+        if len(present) < len(self.tasks):
+            values = values[list(present)]
+            share = None if share is None else share[list(present)]
         return _Summary(
             values.to(dtype),
-            share.to(dtype),
+            None if share is None else share.to(dtype),
             present,
-            tuple(i for i in present if not finite[i]),
+            tuple(i for i in present if not math.isfinite(host_values[i])),
         )
 
     def _count(self, name: str, zero: Tensor) -> Tensor:
         if self.losses[name] is None:
             return zero
-        return zero + 1 if self._counts is None else self._counts[name].to(zero)
-
-    def _select(self, per_task: Tensor) -> Tensor:
-        present = self._summary.present
-        return per_task if len(present) == len(self.tasks) else per_task[list(present)]
+        return zero + 1 if self._counts is None else self._counts[name]
 
     # ------------------------------------------------------------------------- differentiation
 
@@ -226,8 +222,9 @@ class Step:
             where nothing depends.
         """
         parameters = self.parameters
+        cotangents = None if weights is None else self.cotangents(weights)
         gradients = self.differentiate(
-            weights, parameters, extra=extra, retain_graph=retain_graph
+            cotangents, parameters, extra=extra, retain_graph=retain_graph
         )
         return all_reduce_list(gradients, parameters)
 
@@ -242,9 +239,20 @@ class Step:
             self._rows[level] = Rows(self, level, retain_graph=retain_graph)
         return self._rows[level]
 
+    def cotangents(self, weights: Tensor | None = None) -> list[Tensor]:
+        """For each present task the factor on its local loss: weight, share and `scale`.
+
+        Args:
+            weights: `[a]`. Default: ones.
+        """
+        factors = torch.ones_like(self.values) if weights is None else weights.detach()
+        if self._summary.share is not None:
+            factors = factors * self._summary.share
+        return list((factors * self.scale).unbind())
+
     def differentiate(
         self,
-        weights: Tensor | None,
+        cotangents: Sequence[Tensor] | None,
         inputs: Sequence[Tensor],
         *,
         among: Sequence[int] | None = None,
@@ -254,28 +262,27 @@ class Step:
         """This process's part of the gradient of a weighted sum of losses, times `scale`.
 
         Args:
-            weights: One weight a present task, `[a]`; `None` leaves the losses out.
+            cotangents: What `cotangents` gives; `None` leaves the losses out.
             inputs: What to differentiate by.
             among: Positions of the present tasks that take part. Default: all.
             extra: Scalars added to the sum.
             retain_graph: Keep the graph for another pass.
         """
-        outputs, cotangents = [], []
-        if weights is not None:
-            factors = weights.detach() * self._select(self._summary.share) * self.scale
+        outputs, factors = [], []
+        if cotangents is not None:
             for position in range(len(self.present)) if among is None else among:
                 loss = self.losses[self.present[position]]
                 if loss is not None:
                     outputs.append(loss)
-                    cotangents.append(factors[position].to(loss.dtype))
+                    factors.append(cotangents[position].to(loss.dtype))
         extra = [e for e in extra if e.requires_grad]  # all is frozen below: no gradient
         outputs += extra
-        cotangents += [torch.ones_like(e) * (self.scale / world_size()) for e in extra]
+        factors += [torch.ones_like(e) * (self.scale / world_size()) for e in extra]
         if not outputs or not inputs:
             return [None] * len(inputs)
         return list(
             torch.autograd.grad(
-                outputs, inputs, cotangents, retain_graph=retain_graph, allow_unused=True
+                outputs, inputs, factors, retain_graph=retain_graph, allow_unused=True
             )
         )
 
@@ -296,3 +303,8 @@ class Step:
         again = self._recompute()
         again.scale = self.scale
         return again
+
+    @torch.no_grad()
+    def values_now(self) -> Tensor:
+        """Losses of the present tasks at the present parameters, `[a]`, without a graph."""
+        return self.recompute().values

@@ -95,8 +95,11 @@ class ToyData(Dataset):
 
 
 def state_of(module: nn.Module) -> dict[str, torch.Tensor]:
-    return {name: value.detach().clone() for name, value in module.state_dict().items()
-            if isinstance(value, torch.Tensor)}
+    return {
+        name: value.detach().clone()
+        for name, value in module.state_dict().items()
+        if isinstance(value, torch.Tensor)
+    }
 
 
 def assert_same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> None:

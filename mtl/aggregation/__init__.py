@@ -1,4 +1,4 @@
-"""Methods that combine per-task gradients: weightings of their Gramian, aggregators of the Jacobian."""
+"""Methods that combine per-task gradients, by their Gramian or by the Jacobian."""
 
 from mtl.aggregation.graddrop import GradDrop
 from mtl.aggregation.mgda import MGDAWeighting

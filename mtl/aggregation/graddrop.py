@@ -11,7 +11,7 @@ class GradDrop(Aggregator, Stochastic):
     """At each coordinate, gradients of one sign only; the sign is drawn by their purity (Alg. 1).
 
     With the purity `P = (1 + sum_i g_i / sum_i |g_i|) / 2` and `u ~ U[0, 1]` for each coordinate,
-    positive entries are kept where `P > u` and negative ones where `P < u`; the update is the sum
+    positive entries are kept where `P > u` and negative ones elsewhere; the update is the sum
     of what is kept.
 
     Args:
@@ -40,6 +40,6 @@ class GradDrop(Aggregator, Stochastic):
         purity = 0.5 * (1 + total / torch.where(magnitude > 0, magnitude, 1.0))
         draw = torch.empty_like(purity).uniform_(generator=self.generator(jacobian.device))
         positive = (purity > draw) & (jacobian > 0)
-        negative = (purity < draw) & (jacobian < 0)
+        negative = (purity <= draw) & (jacobian < 0)
         kept = (jacobian * (positive | negative)).sum(0)
         return kept + self.leak * (total - kept)

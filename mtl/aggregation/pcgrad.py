@@ -1,5 +1,6 @@
 """Gradient surgery: project conflicting gradients."""
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -31,15 +32,15 @@ class PCGradWeighting(Weighting, Stochastic):
     def forward(self, gramian: Tensor) -> Tensor:
         """Weights `[m]` from the Gramian `[m, m]`: non-negative, at least one each."""
         # On the CPU in float64: m sequential projections of m numbers each.
-        gram = gramian.detach().to("cpu", torch.float64)
+        gram = gramian.detach().cpu().double().numpy()
         count = len(gram)
-        scores = torch.rand(count, count, generator=self.generator(gram.device))
-        orders = scores.fill_diagonal_(2.0).argsort(1)[:, :-1]  # each row: the other tasks
-        norms = gram.diagonal().clone()
-        norms[norms <= 0] = torch.inf  # a zero gradient conflicts with nothing
-        coordinates = torch.eye(count, dtype=gram.dtype)
-        every = torch.arange(count)
+        scores = torch.rand(count, count, generator=self.generator(torch.device("cpu"))).numpy()
+        np.fill_diagonal(scores, 2.0)
+        orders = scores.argsort(1)[:, :-1]  # each row: the other tasks
+        norms = np.where(gram.diagonal() > 0, gram.diagonal(), np.inf)  # zero conflicts with none
+        coordinates = np.eye(count)
+        every = np.arange(count)
         for others in orders.T:
             products = (coordinates * gram[others]).sum(1)
-            coordinates[every, others] -= products.clamp_max(0) / norms[others]
-        return coordinates.sum(0).to(gramian)
+            coordinates[every, others] -= products.clip(max=0) / norms[others]
+        return torch.from_numpy(coordinates.sum(0)).to(gramian)

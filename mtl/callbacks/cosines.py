@@ -72,6 +72,14 @@ class GradientCosines(lightning.Callback):
             self._last = trainer.global_step
             self._log(cast("MTLModule", pl_module), report.tasks, gramian)
 
+    def state_dict(self) -> dict[str, Any]:
+        """When it measured last, and where."""
+        return {"own": self._own, "last": self._last}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continues at the interval of the interrupted run."""
+        self._own, self._last = state_dict["own"], state_dict["last"]
+
     def _due(self, trainer: lightning.Trainer) -> bool:
         return trainer.global_step - self._last >= self.every_n_steps or self._last < 0
 

@@ -67,7 +67,12 @@ class History(lightning.Callback):
         scalars = {
             name: float(value)
             for name, value in trainer.callback_metrics.items()
-            if name.startswith(prefixes)
+            if name.startswith(prefixes) and not self._stale(name, float(value))
         }
         position = {"step": trainer.global_step, "epoch": trainer.current_epoch}
         self.rows.append(position | scalars)
+
+    def _stale(self, name: str, value: float) -> bool:
+        """Lightning shows a value until the next one: the same cosine again was not measured."""
+        known = (row[name] for row in reversed(self.rows) if name in row)
+        return name.startswith("cosine/") and next(known, None) == value

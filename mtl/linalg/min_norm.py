@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+
+Matrix = NDArray[np.float64]
 
 _TOLERANCE = 1e-14
 
@@ -25,58 +29,53 @@ def min_norm_weights(gramian: Tensor) -> Tensor:
     References:
         Wolfe. Finding the nearest point in a polytope. Mathematical Programming 11, 1976.
     """
-    gram = gramian.detach().to("cpu", torch.float64)
+    gram = gramian.detach().cpu().double().numpy()
     scale = gram.diagonal().max()
     if scale <= 0:
-        return torch.full_like(gramian[0], 1 / len(gramian))
+        return torch.full_like(gramian[0], 1 / len(gram))
     gram = gram / scale
-    weights = torch.zeros(len(gram), dtype=gram.dtype)
-    first = int(gram.diagonal().argmin())
-    weights[first] = 1.0
-    active = [first]
+    weights = np.zeros(len(gram))
+    active = [int(gram.diagonal().argmin())]
+    weights[active] = 1.0
     for _ in range(8 * len(gram) + 8):
         slopes = gram @ weights
         candidate = int(slopes.argmin())
-        norm = weights @ slopes
-        if candidate in active or slopes[candidate] >= norm - _TOLERANCE * gram[candidate, candidate]:
+        bound = weights @ slopes - _TOLERANCE * gram[candidate, candidate]
+        if candidate in active or slopes[candidate] >= bound:
             break
-        active.append(candidate)
-        weights, active = _minor_cycle(gram, weights, active)
-    return (weights / weights.sum()).to(gramian)
+        weights, active = _minor_cycle(gram, weights, [*active, candidate])
+    return torch.from_numpy(weights / weights.sum()).to(gramian)
 
 
-def _minor_cycle(gram: Tensor, weights: Tensor, active: list[int]) -> tuple[Tensor, list[int]]:
+def _minor_cycle(gram: Matrix, weights: Matrix, active: list[int]) -> tuple[Matrix, list[int]]:
     """Moves to the affine minimizer over `active`, dropping vectors on the way."""
-    while True:
-        target = _affine_minimizer(gram[active][:, active])
+    target = _affine_minimizer(gram[np.ix_(active, active)])
+    while (target <= 0).any():
         current = weights[active]
-        if bool((target > 0).all()):
-            break
         blocking = target <= 0
         ratios = current[blocking] / (current[blocking] - target[blocking])
-        moved = current + float(ratios.min()) * (target - current)
-        worst = int(torch.where(blocking, moved, torch.inf).argmin())
-        moved[worst] = 0.0
-        weights = torch.zeros_like(weights)
-        weights[active] = moved.clamp_min(0)  # rounding only: the step stops at the boundary
+        moved = current + ratios.min() * (target - current)
+        moved[np.where(blocking, moved, np.inf).argmin()] = 0.0
+        weights = np.zeros_like(weights)
+        weights[active] = moved.clip(min=0)  # rounding only: the step stops at the boundary
         active = [index for index in active if weights[index] > 0]
-        if len(active) == 1:
-            target = torch.ones(1, dtype=gram.dtype)
-            break
-    weights = torch.zeros_like(weights)
+        target = _affine_minimizer(gram[np.ix_(active, active)])
+    weights = np.zeros_like(weights)
     weights[active] = target
     return weights, active
 
 
-def _affine_minimizer(gram: Tensor) -> Tensor:
+def _affine_minimizer(gram: Matrix) -> Matrix:
     """`argmin_w w^T G w` with `sum w = 1`, any sign, on the unit-norm scale of each vector."""
     size = len(gram)
-    norms = gram.diagonal().clamp_min(torch.finfo(gram.dtype).tiny).sqrt()
-    system = torch.zeros(size + 1, size + 1, dtype=gram.dtype)
-    system[:size, :size] = gram / torch.outer(norms, norms)
+    if size == 1:
+        return np.ones(1)
+    norms = np.sqrt(gram.diagonal().clip(min=np.finfo(gram.dtype).tiny))
     inverse = norms.min() / norms
+    system = np.zeros((size + 1, size + 1))
+    system[:size, :size] = gram / np.outer(norms, norms)
     system[:size, size] = system[size, :size] = inverse
-    right = torch.zeros(size + 1, dtype=gram.dtype)
+    right = np.zeros(size + 1)
     right[size] = 1.0
-    solution = torch.linalg.lstsq(system, right[:, None], driver="gelsd").solution[:size, 0]
-    return solution * inverse / (solution * inverse).sum()
+    solution = np.linalg.lstsq(system, right, rcond=None)[0][:size] * inverse
+    return solution / solution.sum()

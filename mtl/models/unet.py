@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from torch import Tensor, nn
 
@@ -23,7 +25,7 @@ class UNet(nn.Module):
         self.stem = _block(in_channels, width)
         self.down = nn.ModuleList(
             nn.Sequential(nn.MaxPool2d(2), _block(before, after))
-            for before, after in zip(widths, widths[1:], strict=False)
+            for before, after in itertools.pairwise(widths)
         )
         self.up = nn.ModuleList(
             _block(before + after, after)

@@ -93,7 +93,9 @@ def _panels(
 ) -> plt.Figure | None:
     """One small plot a panel, each with its lines."""
     known = set(names)
-    panels = {title: [line for line in lines if line[0] in known] for title, lines in panels.items()}
+    panels = {
+        title: [line for line in lines if line[0] in known] for title, lines in panels.items()
+    }
     panels = {title: lines for title, lines in panels.items() if lines}
     if not panels:
         return None

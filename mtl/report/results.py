@@ -17,9 +17,11 @@ _VERSION = 1
 
 # What comparable runs have in common; nothing else decides the protocol.
 _PARTS = ("dataset", "model", "optimizer", "scheduler")
-_TRAINER = ("max_epochs", "max_steps", "max_time", "precision", "accumulate_grad_batches")
-_TRAINER += ("gradient_clip_val", "limit_train_batches", "limit_test_batches", "overfit_batches")
-_TRAINER += ("fast_dev_run", "devices", "num_nodes")
+_TRAINER = (
+    *("max_epochs", "max_steps", "max_time", "precision", "accumulate_grad_batches"),
+    *("gradient_clip_val", "limit_train_batches", "limit_test_batches", "overfit_batches"),
+    *("fast_dev_run", "devices", "num_nodes"),
+)
 _FREE = ("cache_dir",)
 
 

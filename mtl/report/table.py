@@ -47,7 +47,9 @@ def print_table(results: Results, baseline: Baseline | None, console: Console) -
     if baseline is not None:
         remark = f"Single-task values: {results.baseline}."
     elif len(results.metrics) == 1:
-        remark = "A single-task run: runs with more tasks of the same protocol are compared with it."
+        remark = (
+            "A single-task run: runs with more tasks and the same protocol are compared with it."
+        )
     else:
         remark = (
             "No single-task runs of this protocol are known: gains are not shown. Make them with "

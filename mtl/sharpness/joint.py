@@ -13,6 +13,8 @@ from mtl.errors import ConfigError
 from mtl.parts import Sharpness
 from mtl.step import Step
 
+_LEAST = torch.float32
+
 
 class JointSAM(Sharpness):
     """Sharpness-aware minimization: the balancer's gradients at `p + rho g / |g|`.
@@ -39,9 +41,8 @@ class JointSAM(Sharpness):
         """The balancer's gradients at the perturbed point."""
         ascent = step.gradient(torch.ones_like(step.values))
         pairs = [(p, g) for p, g in zip(step.parameters, ascent, strict=True) if g is not None]
-        norm = torch.linalg.vector_norm(
-            torch.stack([torch.linalg.vector_norm(g.float()) for _, g in pairs])
-        )
+        norms = torch.stack([g.norm(dtype=torch.promote_types(g.dtype, _LEAST)) for _, g in pairs])
+        norm = norms.norm()
         factor = self.rho / norm.clamp_min(torch.finfo(norm.dtype).tiny)
         with perturbed([(p, g * factor) for p, g in pairs]):
             again = step.recompute()

@@ -44,7 +44,6 @@ def train(variant, kind, rows):
     return state_of(model) | {f"balancer.{k}": v for k, v in state_of(balancer).items()}
 
 
-
 def process(rank, folder):
     torch.set_num_threads(1)
     store = f"file://{folder}/store"

@@ -189,9 +189,7 @@ def test_absent_tasks_get_no_gradient_and_no_weight(variant):
     balancer.on_epoch_start(0)
     inputs, targets = ToyData().batch()
     targets = {**targets, "task1": torch.full_like(targets["task1"], torch.nan)}
-    report = balancer.backward(
-        Step.evaluate(model, tasks, (inputs, targets), replayable=True)
-    )
+    report = balancer.backward(Step.evaluate(model, tasks, (inputs, targets), replayable=True))
     assert report.tasks == ("task0", "task2")
     assert report.weights is None or len(report.weights) == 2
     head = model.heads["task1"]

@@ -39,12 +39,7 @@ class Finished:
     out: str
     err: str
     cwd: Path
-
-    @property
-    def folder(self) -> Path:
-        """The run's folder, where there is one."""
-        (path,) = sorted((self.cwd / "outputs").rglob(".hydra"))[-1:]
-        return path.parent
+    folder: Path | None
 
     @property
     def results(self) -> dict:
@@ -98,7 +93,7 @@ def shell(*options: str, cwd: Path, timeout: float = 300, **extra: str) -> Finis
         timeout=timeout,
         check=False,
     )
-    return Finished(done.returncode, done.stdout, done.stderr, cwd)
+    return Finished(done.returncode, done.stdout, done.stderr, cwd, newest(cwd))
 
 
 def invoke(*options: str, cwd: Path, **extra: str) -> Finished:
@@ -122,7 +117,13 @@ def invoke(*options: str, cwd: Path, **extra: str) -> Finished:
                 code = end.code if isinstance(end.code, int) else int(end.code is not None)
             finally:
                 root.handlers[:], root.level = handlers, level
-    return Finished(code, out.getvalue(), err.getvalue(), cwd)
+    return Finished(code, out.getvalue(), err.getvalue(), cwd, newest(cwd))
+
+
+def newest(cwd: Path) -> Path | None:
+    """The folder of the last run, if there is one."""
+    folders = [path.parent for path in (cwd / "outputs").rglob(".hydra")]
+    return max(folders, key=lambda folder: folder.name, default=None)
 
 
 def read(path: Path) -> dict:

@@ -5,7 +5,6 @@ from statistics import fmean
 import pytest
 
 from tests.integration.shell import TINY, invoke, read
-from tests.support import state_of  # noqa: F401 - documents where states come from
 
 DATA = [*TINY, "trainer.max_epochs=2", "dataset.train_count=1000", "dataset.test_count=200"]
 
