@@ -143,6 +143,10 @@ class MTLModule(lightning.LightningModule):
             if isinstance(part, Stochastic):
                 part.seed = self.trainer.strategy.broadcast(part.seed)
 
+    def on_train_start(self) -> None:
+        """Notes how many steps a resumed run has behind it."""
+        self._steps_told = self.trainer.global_step
+
     def on_train_epoch_start(self) -> None:
         """Tells the balancer."""
         self.balancer.on_epoch_start(self.current_epoch)
