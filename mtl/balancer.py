@@ -198,6 +198,7 @@ class Balancer(nn.Module):
             extra=list(extra.values()),
             level=self.level,
             head_grad=self.head_grad,
+            whole=Needs.JACOBIAN in self.needs,
         )
         if len(step.tasks) == 1 and len(objectives.values) == 1:
             combined = objectives.minimize(objectives.values.sum())

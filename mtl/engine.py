@@ -35,11 +35,12 @@ class Rows:
             the tensors at which the heads attach (one more pass takes their combination on to the
             parameters).
         basis: `[r, a]`, row j is the sum of losses that pass j differentiates. Default: each loss.
+        whole: `False`: rows of linear layers may stay factors.
         retain_graph: Keep the graph behind the last pass.
 
     Attributes:
         jacobian: `[r, n]`, times the step's scale; at the parameter level that of the global
-            batch, at the representation that of the local samples.
+            batch, at the representation that of the local samples. Without what is in factors.
 
     Raises:
         UnsupportedError: The step has no representation, or parameters tied between heads bypass
@@ -47,19 +48,27 @@ class Rows:
     """
 
     def __init__(
-        self, step: Step, level: Level, basis: Tensor | None = None, *, retain_graph: bool = False
+        self,
+        step: Step,
+        level: Level,
+        basis: Tensor | None = None,
+        *,
+        whole: bool = True,
+        retain_graph: bool = False,
     ) -> None:
         self.step = step
         self.level = level
-        self._columns = _columns(step, level)
         self.heads: list[Gradients] = []
         tasks = range(len(step.present))
         members = [[i] for i in tasks] if basis is None else _nonzero(basis)
+        self._factors = [] if whole or level != "parameters" else step.factors(len(members))
+        inside = {id(p) for factor in self._factors for p in factor.parameters}
+        self._columns = _columns(step, level, inside)
         keep = retain_graph or level == "representation"
         first = self._columns_of(0)
         dtype = torch.promote_types(first[0].dtype, torch.float32) if first else torch.float32
         width = sum(t.numel() for t in first)
-        self.jacobian = step.values.new_zeros(len(members), width, dtype=dtype)
+        self.jacobian = step.values.new_empty(len(members), width, dtype=dtype)
         self._used = [False] * len(first)
         cotangents = step.cotangents()
         for j, among in enumerate(members):
@@ -77,22 +86,24 @@ class Rows:
         names = self.step.present
         columns = self._columns_of(among[0] if among else 0)
         own = [p for i in among for p in self.step.specific[names[i]]]
+        outputs = [factor.output for factor in self._factors]
         gradients = self.step.differentiate(
-            cotangents, [*columns, *own], among=among, retain_graph=retain
+            cotangents, [*columns, *outputs, *own], among=among, retain_graph=retain
         )
-        row = gradients[: len(columns)]
-        if any(g is not None for g in row):
-            flat = [
-                c.new_zeros(c.numel()) if g is None else g.reshape(-1)
-                for g, c in zip(row, columns, strict=True)
-            ]
-            target = self.jacobian[j]
-            if all(part.dtype == target.dtype for part in flat):
-                torch.cat(flat, out=target)
-            else:
-                target.copy_(torch.cat([part.to(target.dtype) for part in flat]))
+        row, gradients = gradients[: len(columns)], gradients[len(columns) :]
+        for factor, gradient in zip(self._factors, gradients, strict=False):
+            factor.record(j, gradient)
+        flat = [
+            c.new_zeros(c.numel()) if g is None else g.reshape(-1)
+            for g, c in zip(row, columns, strict=True)
+        ]
+        target = self.jacobian[j]
+        if flat and all(part.dtype == target.dtype for part in flat):
+            torch.cat(flat, out=target)
+        elif flat:
+            target.copy_(torch.cat([part.to(target.dtype) for part in flat]))
         self._used = [u or g is not None for u, g in zip(self._used, row, strict=True)]
-        heads = all_reduce_list(gradients[len(columns) :], own)
+        heads = all_reduce_list(gradients[len(outputs) :], own)
         self.heads.append([(p, g) for p, g in zip(own, heads, strict=True) if g is not None])
 
     @cached_property
@@ -103,6 +114,8 @@ class Rows:
             NonFiniteError: A row is not finite.
         """
         result = gramian(self.jacobian)
+        for factor in self._factors:
+            result = result + factor.gramian()
         if self.level == "representation":
             result = all_reduce(result)
         result = result / self.step.scale**2
@@ -113,8 +126,19 @@ class Rows:
             raise NonFiniteError(*(culprits if len(bad) == len(names) else names))
         return result
 
-    def shared(self, direction: Tensor, weights: Tensor | None = None) -> Gradients:
-        """Gradients of the shared parameters for a direction in the columns.
+    def weighted(self, weights: Tensor) -> Gradients:
+        """Gradients of the shared parameters for `weights @ rows`.
+
+        Args:
+            weights: `[r]`.
+        """
+        pairs = self.along(weights.to(self.jacobian) @ self.jacobian, weights)
+        for factor in self._factors:
+            pairs += factor.combine(weights)
+        return pairs
+
+    def along(self, direction: Tensor, weights: Tensor | None = None) -> Gradients:
+        """Gradients of the shared parameters for a direction in the columns of `jacobian`.
 
         Args:
             direction: `[n]`, times the scale.
@@ -171,10 +195,11 @@ class Rows:
         return list(total.items())
 
 
-def _columns(step: Step, level: Level) -> list[list[Tensor]]:
-    """For each present task the tensors that make its row."""
+def _columns(step: Step, level: Level, inside: set[int]) -> list[list[Tensor]]:
+    """For each present task the tensors that make its row, but for those inside factors."""
     if level == "parameters":
-        return [step.shared for _ in step.present]
+        columns = [p for p in step.shared if id(p) not in inside]
+        return [columns for _ in step.present]
     if step.representation is None:
         raise UnsupportedError(
             'level="representation" needs a step with a representation. Use a MultiTaskModel, '
@@ -223,6 +248,8 @@ class Objectives:
         level: Where gradients are compared.
         head_grad: `own`: each head follows its own objective; `weighted`: with the weight that
             the objective has in the shared gradient.
+        whole: Whether `jacobian` will be asked for; if not, rows of linear layers may stay
+            factors.
 
     Attributes:
         values: The objectives, `[k]`, with a graph to the losses and to `learned`.
@@ -240,8 +267,10 @@ class Objectives:
         extra: Sequence[Tensor] = (),
         level: Level = "parameters",
         head_grad: str = "own",
+        whole: bool = True,
     ) -> None:
         self._step = step
+        self._whole = whole
         self._level: Level = level
         self._transforms = list(transforms)
         self._learned = list(learned)
@@ -280,14 +309,13 @@ class Objectives:
         on_losses = weights if self._derivative is None else weights @ self._derivative
         on_rows = weights if self._by_objective else on_losses
         rows = self._rows
-        shared = rows.shared(on_rows.to(rows.jacobian) @ rows.jacobian, on_rows)
-        gradients = shared + rows.specific(self._head_factors(on_rows)) + self._rest(weights)
+        gradients = rows.weighted(on_rows) + rows.specific(self._head_factors(on_rows)) + self._rest(weights)
         return Combined(gradients, weights=on_losses, gramian=self.gramian)
 
     def follow(self, direction: Tensor) -> Combined:
         """Gradients with `direction`, `[n]`, in the columns of `jacobian`."""
         rows = self._rows
-        shared = rows.shared(direction.detach().to(rows.jacobian) * self._step.scale)
+        shared = rows.along(direction.detach().to(rows.jacobian) * self._step.scale)
         ones = torch.ones_like(self.values).detach()
         heads = rows.specific(self._head_factors(None))
         return Combined(shared + heads + self._rest(ones), gramian=self.gramian)
@@ -318,10 +346,11 @@ class Objectives:
 
     @cached_property
     def _rows(self) -> Rows:
-        retain = bool(self._extra)
+        retain, whole = bool(self._extra), self._whole
         if self._by_objective:
-            return Rows(self._step, self._level, self._derivative, retain_graph=retain)
-        return self._step.rows(self._level, retain_graph=retain)
+            basis = self._derivative
+            return Rows(self._step, self._level, basis, whole=whole, retain_graph=retain)
+        return self._step.rows(self._level, whole=whole, retain_graph=retain)
 
     @cached_property
     def _derivative(self) -> Tensor | None:

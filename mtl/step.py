@@ -19,6 +19,7 @@ from torch import Tensor
 from mtl.distributed import all_reduce, all_reduce_list, world_size
 from mtl.engine import Rows
 from mtl.errors import NonFiniteError, TaskError, UnsupportedError
+from mtl.factors import Factor, LinearCall, record_linear_calls, worthwhile
 from mtl.replay import Replay
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ class Step:
             random draws and without touching buffers.
         tied: Shared parameters behind the representation (in heads).
         scale: Factor on every gradient: 1/N under accumulation, the AMP scale.
+        linear_calls: Evaluations of linear layers, to keep rows as factors where that is cheaper.
 
     Reading `values` (or anything that depends on it) moves 2m numbers to the host, once a step:
     which tasks are present and finite decides what is computed next.
@@ -68,6 +70,7 @@ class Step:
         recompute: Callable[[], Step] | None = None,
         tied: Sequence[Tensor] = (),
         scale: Tensor | float = 1.0,
+        linear_calls: Sequence[LinearCall] = (),
     ) -> None:
         self.tasks = tuple(losses)
         self.losses = dict(losses)
@@ -78,7 +81,8 @@ class Step:
         self._counts = counts
         self._recompute = recompute
         self.tied = list(tied)
-        self._rows: dict[Level, Rows] = {}
+        self._rows: dict[tuple[Level, bool], Rows] = {}
+        self._linear_calls = list(linear_calls)
         for name, loss in self.losses.items():
             if loss is not None and torch.is_grad_enabled() and not loss.requires_grad:
                 raise TaskError(
@@ -95,6 +99,7 @@ class Step:
         batch: tuple[Any, Mapping[str, Tensor]],
         *,
         replayable: bool = False,
+        factors: bool = False,
         context: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext,
     ) -> Step:
         """Runs the model on a batch and takes the losses.
@@ -105,6 +110,8 @@ class Step:
             batch: `(inputs, targets)`; `targets` maps task names to labels. A task that is missing
                 there, or whose labels are all invalid, is absent from this step.
             replayable: Keep what `recompute()` needs (the state of the random generators).
+            factors: Note the linear layers, so that a Gramian at the parameter level can be had
+                without forming their rows.
             context: Precision context in which forward passes run.
 
         Raises:
@@ -119,8 +126,11 @@ class Step:
             )
 
         def run() -> Step:
+            calls: list[LinearCall] = []
+            recorder = record_linear_calls(model, calls) if factors else contextlib.nullcontext()
             with context():
-                outputs = model(inputs)
+                with recorder:
+                    outputs = model(inputs)
                 for task in known:
                     if task.name not in outputs.predictions:
                         raise TaskError(
@@ -140,6 +150,7 @@ class Step:
                 counts={name: count for name, (_, count) in pairs.items()},
                 recompute=replay,
                 tied=groups.tied,
+                linear_calls=calls,
             )
 
         replay = Replay(run, model) if replayable else None
@@ -228,16 +239,32 @@ class Step:
         )
         return all_reduce_list(gradients, parameters)
 
-    def rows(self, level: Level = "parameters", *, retain_graph: bool = True) -> Rows:
+    def rows(
+        self, level: Level = "parameters", *, whole: bool = True, retain_graph: bool = True
+    ) -> Rows:
         """Gradients of the losses one by one, computed once.
 
         Args:
             level: Columns are the shared parameters, or the elements of the representation.
+            whole: `False`: rows of linear layers may stay factors, out of `jacobian`.
             retain_graph: Keep the graph for another pass.
         """
-        if level not in self._rows:
-            self._rows[level] = Rows(self, level, retain_graph=retain_graph)
-        return self._rows[level]
+        key = (level, whole or not self._linear_calls)
+        if key not in self._rows:
+            self._rows[key] = Rows(self, level, whole=whole, retain_graph=retain_graph)
+        return self._rows[key]
+
+    def factors(self, rows: int) -> list[Factor]:
+        """Linear layers whose rows are cheaper as factors, for so many rows.
+
+        None with several processes: the Gramian of an average has products between processes,
+        which factors of one process do not give.
+        """
+        if not self._linear_calls or world_size() > 1:
+            return []
+        losses = [loss for loss in self.losses.values() if loss is not None]
+        calls = worthwhile(self._linear_calls, losses, self.shared, rows)
+        return [Factor(call, rows) for call in calls]
 
     def cotangents(self, weights: Tensor | None = None) -> list[Tensor]:
         """For each present task the factor on its local loss: weight, share and `scale`.

@@ -8,11 +8,33 @@ from torch import Tensor
 _BLOCK = 8192
 
 
-def gramian(rows: Tensor) -> Tensor:
-    """All inner products of the rows, `G = J J^T`.
+def inner_products(left: Tensor, right: Tensor) -> Tensor:
+    """Inner products of the rows of two matrices, `left @ right^T`.
 
     Products are taken over blocks of columns and added in float64: as fast as one matrix product
     and 100 times more accurate for long float32 rows.
+
+    Args:
+        left: `[m, n]`.
+        right: `[k, n]`.
+
+    Returns:
+        `[m, k]` in float64 (float32 on devices without it).
+    """
+    precise = torch.float32 if left.device.type == "mps" else torch.float64
+    columns = left.shape[1]
+    whole = columns - columns % _BLOCK
+    rest = left[:, whole:].to(precise) @ right[:, whole:].to(precise).T
+    if not whole:
+        return rest
+    blocks, others = (
+        rows[:, :whole].unflatten(1, (-1, _BLOCK)).transpose(0, 1) for rows in (left, right)
+    )
+    return torch.bmm(blocks, others.transpose(1, 2)).sum(0, dtype=precise) + rest
+
+
+def gramian(rows: Tensor) -> Tensor:
+    """All inner products of the rows, `G = J J^T`; see `inner_products`.
 
     Args:
         rows: `J`, `[m, n]`.
@@ -20,16 +42,7 @@ def gramian(rows: Tensor) -> Tensor:
     Returns:
         `[m, m]` in float64 (float32 on devices without it), symmetric.
     """
-    precise = torch.float32 if rows.device.type == "mps" else torch.float64
-    count, columns = rows.shape
-    whole = columns - columns % _BLOCK
-    result = rows.new_zeros(count, count, dtype=precise)
-    if whole:
-        blocks = rows[:, :whole].view(count, -1, _BLOCK).transpose(0, 1)
-        result += torch.bmm(blocks, blocks.transpose(1, 2)).sum(0, dtype=precise)
-    if whole < columns:
-        rest = rows[:, whole:].to(precise)
-        result += rest @ rest.T
+    result = inner_products(rows, rows)
     return (result + result.T) / 2
 
 

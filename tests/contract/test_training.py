@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from mtl import Balancer, MTLModule, Step
 from mtl.callbacks import AtomicCheckpointIO, RandomState
+from mtl.parts import Needs
 from tests.support import VARIANTS, ToyData, assert_same, make_balancer, make_model, state_of
 
 EPOCHS = 3
@@ -53,12 +54,15 @@ def bare_loop(variant, *, accumulate=1, clip=None, autocast=False):
     optimizer = torch.optim.Adam(groups, lr=0.01)
     parameters = [p for group in groups for p in group["params"]]
     loader = ToyData().loader()
+    factors = Needs.GRAMIAN in balancer.needs and Needs.REPRESENTATION not in balancer.needs
     context = lambda: torch.autocast("cpu", torch.bfloat16, enabled=autocast)  # noqa: E731
     for epoch in range(EPOCHS):
         loader.sampler.set_epoch(epoch)
         balancer.on_epoch_start(epoch)
         for i, batch in enumerate(loader):
-            step = Step.evaluate(model, tasks, batch, replayable=True, context=context)
+            step = Step.evaluate(
+                model, tasks, batch, replayable=True, factors=factors, context=context
+            )
             step.scale = 1 / accumulate
             balancer.backward(step)
             if (i + 1) % accumulate == 0:
