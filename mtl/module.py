@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -19,13 +19,11 @@ from mtl.balancer import Balancer, Report
 from mtl.errors import ConfigError
 from mtl.model import MultiTaskModel
 from mtl.parts import Needs, Stochastic
+from mtl.resume import check_resumable
 from mtl.step import Step
 from mtl.task import Task, check_tasks
 
 Batch = tuple[Any, Mapping[str, Tensor]]
-
-# What a resumed run may change about its balancer.
-_FREE = {"on_nonfinite", "max_nonfinite"}
 
 
 class MTLModule(lightning.LightningModule):
@@ -82,7 +80,6 @@ class MTLModule(lightning.LightningModule):
         self._config = config
         self._surrogate: Tensor | None = None
         self._used_step: Step | None = None
-        self._steps_told = 0
 
     def forward(self, inputs: Any) -> dict[str, Tensor]:
         """Predictions by task name."""
@@ -117,11 +114,11 @@ class MTLModule(lightning.LightningModule):
         if self.report.nonfinite:
             self._tell_nonfinite(self.report.nonfinite)
 
-    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
-        """Tells the balancer, unless gradients are still being accumulated."""
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Steps, then tells the balancer: before callbacks save what it has learned."""
+        super().optimizer_step(*args, **kwargs)
         step, self._used_step = self._used_step, None
-        if step is not None and self.trainer.global_step > self._steps_told:
-            self._steps_told = self.trainer.global_step
+        if step is not None:
             self.balancer.after_step(step)
 
     def _tell_nonfinite(self, tasks: tuple[str, ...]) -> None:
@@ -144,10 +141,6 @@ class MTLModule(lightning.LightningModule):
         for part in self.balancer.modules():
             if isinstance(part, Stochastic):
                 part.seed = self.trainer.strategy.broadcast(part.seed)
-
-    def on_train_start(self) -> None:
-        """Notes how many steps a resumed run has behind it."""
-        self._steps_told = self.trainer.global_step
 
     def on_train_epoch_start(self) -> None:
         """Tells the balancer."""
@@ -242,23 +235,8 @@ class MTLModule(lightning.LightningModule):
             checkpoint["config"] = self._config
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Checks that the checkpoint is of these tasks, this model and this balancer.
-
-        Raises:
-            ConfigError: It is not; the message names the differences.
-        """
-        pairs: list[tuple[str, Any, Any]] = [
-            ("tasks", checkpoint.get("tasks", self._names), self._names)
-        ]
-        if self._config is not None and "config" in checkpoint:
-            saved = checkpoint["config"]
-            pairs += [(key, saved.get(key), self._config.get(key)) for key in ("model", "balancer")]
-        differences = [line for pair in pairs for line in _differences(*pair)]
-        if differences:
-            raise ConfigError(
-                f"The checkpoint is of another run: {'; '.join(differences)}. Give the options "
-                "that it was made with, or train from the start without it."
-            )
+        """Checks that the checkpoint is of these tasks, this model and this balancer."""
+        check_resumable(checkpoint, self._names, self._config)
 
     @property
     def _names(self) -> list[str]:
@@ -298,17 +276,3 @@ def _collections(tasks: Sequence[Task]) -> nn.ModuleDict:
             for task in tasks
         }
     )
-
-
-def _differences(path: str, saved: Any, present: Any) -> Iterator[str]:
-    """Says where two configurations differ."""
-    both = (saved, present)
-    if not all(isinstance(node, dict) for node in both):
-        if saved != present:
-            yield f"`{path}` is {saved!r} there and {present!r} here"
-    elif saved.get("_target_") != present.get("_target_"):
-        yield from _differences(path, *(node.get("_target_") for node in both))
-    else:
-        for key in dict.fromkeys([*saved, *present]):
-            if key not in _FREE:
-                yield from _differences(f"{path}.{key}", saved.get(key), present.get(key))

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from mtl.distributed import all_reduce, all_reduce_list, world_size
-from mtl.engine import Rows
 from mtl.errors import NonFiniteError, TaskError, UnsupportedError
 from mtl.factors import Factor, LinearCall, record_linear_calls, worthwhile
 from mtl.replay import Replay
+from mtl.rows import Rows
 
 if TYPE_CHECKING:
     from mtl.model import MultiTaskModel

@@ -8,9 +8,10 @@ from torch import nn
 
 from mtl import Balancer, MultiTaskModel, Step
 from mtl.aggregation import Aggregator, GradDrop, MGDAWeighting
-from mtl.engine import Rows, accumulate
+from mtl.engine import accumulate
 from mtl.errors import UnsupportedError
 from mtl.regularizers import Activity
+from mtl.rows import Rows
 from tests.unit.core.toy import (
     Constant,
     InverseNorm,

@@ -1,0 +1,224 @@
+"""Gradients of the losses one by one: the rows that combiners weigh.
+
+Shapes: `a` present tasks, `r` rows (backward passes), `n` columns (shared parameters, or elements
+of the representation).
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from mtl.distributed import all_reduce, all_reduce_list, world_size
+from mtl.errors import NonFiniteError, UnsupportedError
+from mtl.linalg import gramian
+
+if TYPE_CHECKING:
+    from mtl.step import Level, Step
+
+Gradients = list[tuple[Tensor, Tensor]]
+"""Parameters with what is to be added to their `.grad`."""
+
+
+class Rows:
+    """Gradients of weighted sums of the losses, one backward pass each.
+
+    Args:
+        step: The losses and what they can be differentiated by.
+        level: `parameters`: columns are the shared parameters; `representation`: the elements of
+            the tensors at which the heads attach (one more pass takes their combination on to the
+            parameters).
+        basis: `[r, a]`, row j is the sum of losses that pass j differentiates. Default: each loss.
+        whole: `False`: rows of linear layers may stay factors.
+        retain_graph: Keep the graph behind the last pass.
+
+    Attributes:
+        jacobian: `[r, n]`, times the step's scale; at the parameter level that of the global
+            batch, at the representation that of the local samples. Without what is in factors.
+
+    Raises:
+        UnsupportedError: The step has no representation, or parameters tied between heads bypass
+            it.
+    """
+
+    def __init__(
+        self,
+        step: Step,
+        level: Level,
+        basis: Tensor | None = None,
+        *,
+        whole: bool = True,
+        retain_graph: bool = False,
+    ) -> None:
+        self.step = step
+        self.level = level
+        self.heads: list[Gradients] = []
+        tasks = range(len(step.present))
+        members = [[i] for i in tasks] if basis is None else _nonzero(basis)
+        self._factors = [] if whole or level != "parameters" else step.factors(len(members))
+        inside = {id(p) for factor in self._factors for p in factor.parameters}
+        self._columns = _columns(step, level, inside)
+        keep = retain_graph or level == "representation"
+        first = self._columns_of(0)
+        dtype = torch.promote_types(first[0].dtype, torch.float32) if first else torch.float32
+        width = sum(t.numel() for t in first)
+        self.jacobian = step.values.new_empty(len(members), width, dtype=dtype)
+        self._used = [False] * len(first)
+        cotangents = step.cotangents()
+        for j, among in enumerate(members):
+            if basis is not None:
+                cotangents = step.cotangents(basis[j])
+            self._backward(j, cotangents, among, keep or j + 1 < len(members))
+        if level == "parameters":
+            all_reduce(self.jacobian)
+
+    def _columns_of(self, position: int) -> list[Tensor]:
+        return self._columns[position] if self._columns else []
+
+    def _backward(self, j: int, cotangents: list[Tensor], among: list[int], retain: bool) -> None:
+        """Fills row j, and takes the gradients of the heads involved in the same pass."""
+        names = self.step.present
+        columns = self._columns_of(among[0] if among else 0)
+        own = [p for i in among for p in self.step.specific[names[i]]]
+        outputs = [factor.output for factor in self._factors]
+        gradients = self.step.differentiate(
+            cotangents, [*columns, *outputs, *own], among=among, retain_graph=retain
+        )
+        row, gradients = gradients[: len(columns)], gradients[len(columns) :]
+        for factor, gradient in zip(self._factors, gradients, strict=False):
+            factor.record(j, gradient)
+        flat = [
+            c.new_zeros(c.numel()) if g is None else g.reshape(-1)
+            for g, c in zip(row, columns, strict=True)
+        ]
+        target = self.jacobian[j]
+        if flat and all(part.dtype == target.dtype for part in flat):
+            torch.cat(flat, out=target)
+        elif flat:
+            target.copy_(torch.cat([part.to(target.dtype) for part in flat]))
+        self._used = [u or g is not None for u, g in zip(self._used, row, strict=True)]
+        heads = all_reduce_list(gradients[len(outputs) :], own)
+        self.heads.append([(p, g) for p, g in zip(own, heads, strict=True) if g is not None])
+
+    @cached_property
+    def gramian(self) -> Tensor:
+        """Inner products of the rows of the global batch, without the scale, `[r, r]`, float64.
+
+        Raises:
+            NonFiniteError: A row is not finite.
+        """
+        result = gramian(self.jacobian)
+        for factor in self._factors:
+            result = result + factor.gramian()
+        if self.level == "representation":
+            result = all_reduce(result)
+        result = result / self.step.scale**2
+        bad = (~result.diagonal().isfinite()).tolist()
+        if any(bad):
+            names = self.step.present
+            culprits = [n for n, b in zip(names, bad, strict=False) if b]
+            raise NonFiniteError(*(culprits if len(bad) == len(names) else names))
+        return result
+
+    def weighted(self, weights: Tensor) -> Gradients:
+        """Gradients of the shared parameters for `weights @ rows`.
+
+        Args:
+            weights: `[r]`.
+        """
+        pairs = self.along(weights.to(self.jacobian) @ self.jacobian, weights)
+        for factor in self._factors:
+            pairs += factor.combine(weights)
+        return pairs
+
+    def along(self, direction: Tensor, weights: Tensor | None = None) -> Gradients:
+        """Gradients of the shared parameters for a direction in the columns of `jacobian`.
+
+        Args:
+            direction: `[n]`, times the scale.
+            weights: `[r]`, the weights that made it; needed where tasks have their own
+                representation.
+        """
+        if self.level == "parameters":
+            columns = self._columns_of(0)
+            parts = direction.split([c.numel() for c in columns])
+            used = self._used if world_size() == 1 else [True] * len(columns)
+            return [
+                (c, part.view_as(c).to(c.dtype))
+                for c, part, u in zip(columns, parts, used, strict=True)
+                if u
+            ]
+        outputs, cotangents = self._at_representation(direction, weights)
+        gradients = torch.autograd.grad(
+            outputs, self.step.shared, cotangents, retain_graph=True, allow_unused=True
+        )
+        reduced = all_reduce_list(list(gradients), self.step.shared)
+        return [(p, g) for p, g in zip(self.step.shared, reduced, strict=True) if g is not None]
+
+    def _at_representation(
+        self, direction: Tensor, weights: Tensor | None
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Tensors of the representation and the gradient of the combination by each."""
+        per_task = [self._columns_of(i) for i in range(len(self.step.present))]
+        if len({tuple(map(id, columns)) for columns in per_task}) == 1:
+            parts = direction.split([c.numel() for c in per_task[0]])
+            return per_task[0], [
+                part.view_as(c).to(c.dtype) for c, part in zip(per_task[0], parts, strict=True)
+            ]
+        if weights is None:
+            raise UnsupportedError(
+                "An aggregator of the Jacobian needs one representation for all tasks; here each "
+                'task has its own. Use level="parameters".'
+            )
+        outputs, cotangents = [], []
+        for columns, row, weight in zip(per_task, self.jacobian, weights.unbind(), strict=True):
+            parts = (weight.to(row) * row).split([c.numel() for c in columns])
+            outputs += columns
+            cotangents += [p.view_as(c).to(c.dtype) for c, p in zip(columns, parts, strict=True)]
+        return outputs, cotangents
+
+    def specific(self, weights: Tensor | None) -> Gradients:
+        """Gradients of the heads: `sum_j weights[j] * (gradient in pass j)`; `None`: ones."""
+        if weights is None:
+            return [pair for pairs in self.heads for pair in pairs]
+        total: dict[Tensor, Tensor] = {}
+        for pairs, weight in zip(self.heads, weights.unbind(), strict=True):
+            for parameter, gradient in pairs:
+                part = gradient * weight.to(gradient.dtype)
+                total[parameter] = total[parameter] + part if parameter in total else part
+        return list(total.items())
+
+
+def _columns(step: Step, level: Level, inside: set[int]) -> list[list[Tensor]]:
+    """For each present task the tensors that make its row, but for those inside factors."""
+    if level == "parameters":
+        columns = [p for p in step.shared if id(p) not in inside]
+        return [columns for _ in step.present]
+    if step.representation is None:
+        raise UnsupportedError(
+            'level="representation" needs a step with a representation. Use a MultiTaskModel, '
+            'pass `representation` to Step, or use level="parameters".'
+        )
+    if step.tied:
+        raise UnsupportedError(
+            'level="representation" does not see parameters that heads share among themselves. '
+            'Move them into the backbone, or use level="parameters".'
+        )
+    columns = [
+        [t for t in step.representation.get(name, ()) if t.requires_grad] for name in step.present
+    ]
+    shapes = [[tuple(t.shape) for t in tensors] for tensors in columns]
+    if any(shape != shapes[0] for shape in shapes) or not columns[0]:
+        raise UnsupportedError(
+            "Expected representations of one shape that depend on trainable parameters. Got "
+            f"{dict(zip(step.present, shapes, strict=True))}. Give all tasks batches of equal "
+            'size, or use level="parameters".'
+        )
+    return columns
+
+
+def _nonzero(basis: Tensor) -> list[list[int]]:
+    return [[i for i, c in enumerate(row) if c != 0] for row in basis.tolist()]
