@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shlex
+import signal
 import sys
 import time
 import warnings
@@ -13,6 +14,7 @@ from pathlib import Path
 import hydra
 import lightning
 from hydra.core.hydra_config import HydraConfig
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig
 from rich.console import Console
 
@@ -103,8 +105,10 @@ def run(config: DictConfig, module: MTLModule, benchmark: Benchmark) -> Results:
     if config.train:
         try:
             trainer.fit(module, benchmark, ckpt_path=config.ckpt_path)
-        except BaseException:  # Lightning turns Ctrl-C into SystemExit
+        except BaseException as error:  # Lightning turns Ctrl-C into SystemExit
             tell_how_to_resume(folder)
+            if isinstance(error, SIGTERMException):
+                sys.exit(128 + signal.SIGTERM)  # Lightning's own code is 0, as if all were done
             raise
     seconds = time.perf_counter() - started
     ckpt_path = None if config.train else config.ckpt_path

@@ -9,6 +9,7 @@ from typing import Literal, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
+from mtl.aggregation import adapt
 from mtl.engine import Combined, Objectives, accumulate
 from mtl.errors import ConfigError, NonFiniteError
 from mtl.parts import (
@@ -61,7 +62,8 @@ class Balancer(nn.Module):
         optimizer.step()
 
     Args:
-        combine: A `Scalarizer`, `Weighting` or `Aggregator`. Default: equal weighting.
+        combine: A `Scalarizer`, `Weighting` or `Aggregator`, or one of TorchJD's aggregators and
+            weightings. Default: equal weighting.
         transforms: Maps of the losses, in order; by name or in a sequence. `None` entries are
             left out.
         regularizers: Scalars added after the combination.
@@ -95,7 +97,7 @@ class Balancer(nn.Module):
         max_nonfinite: int = 20,
     ) -> None:
         super().__init__()
-        combine = EqualWeighting() if combine is None else combine
+        combine = EqualWeighting() if combine is None else adapt(combine)
         _check_choice("level", level, ("parameters", "representation"))
         _check_choice("head_grad", head_grad, (None, "own", "weighted"))
         _check_choice("on_nonfinite", on_nonfinite, ("skip", "raise"))

@@ -88,7 +88,7 @@ class Objectives:
                 names = tuple(n for n, ok in zip(names, finite, strict=True) if not ok)
             raise NonFiniteError(*names)
 
-    # ------------------------------------------------- the three ways to make gradients of them
+    # ------------------------------------------------- the ways to make gradients of them
 
     def minimize(self, scalar: Tensor) -> Combined:
         """Gradients of a scalar function of `values`, by one backward pass in all."""
@@ -111,6 +111,26 @@ class Objectives:
             + self._rest(weights)
         )
         return Combined(gradients, weights=on_losses, gramian=self.gramian)
+
+    def repeat(self, weights: Tensor) -> Combined:
+        """The gradients that `weigh` gives, without rows: for weights that are known beforehand.
+
+        One backward pass, and where heads follow their own objective one more through the heads.
+        """
+        if self._head_grad == "weighted":
+            return self.minimize(weights.detach().to(self.values) @ self.values)
+        weights = weights.detach().to(self._losses)
+        on_losses, on_heads = weights, torch.ones_like(weights)
+        if self._derivative is not None:
+            on_losses, on_heads = weights @ self._derivative, self._derivative.sum(0)
+        step, shared = self._step, self._step.shared
+        own = [p for name in step.tasks for p in step.specific[name]]
+        heads = step.differentiate(step.cotangents(on_heads), own, retain_graph=True)
+        rest = step.differentiate(
+            step.cotangents(on_losses), shared, retain_graph=bool(self._extra)
+        )
+        pairs = _pairs([*shared, *own], all_reduce_list([*rest, *heads], [*shared, *own]))
+        return Combined(pairs + self._rest(weights), weights=on_losses)
 
     def follow(self, direction: Tensor) -> Combined:
         """Gradients with `direction`, `[n]`, in the columns of `jacobian`."""

@@ -31,6 +31,33 @@ VARIANTS = {name: [f"balancer={name}"] for name in PRESETS} | {
         "balancer/sharpness=joint_sam",
     ],
     "uw + joint_sam": ["balancer=uw", "balancer/sharpness=joint_sam"],
+    "stch after the warm-up": ["balancer=stch", "balancer.combine.warmup_epochs=0"],
+    "stch of the paper": ["balancer=stch", "balancer.combine={like: paper, warmup_epochs: null}"],
+    "gradnorm of libmtl": ["balancer=gradnorm", "balancer.combine.like=libmtl"],
+    "moving average of mgda's weights": [
+        "balancer=mgda",
+        "balancer.combine={_target_: mtl.aggregation.EMA, num_tasks: '${num_tasks}', "
+        "weighting: {_target_: mtl.aggregation.MGDAWeighting}}",
+    ],
+    **{
+        f"mgda every second step{name}": [
+            "balancer=mgda",
+            "balancer.combine={_target_: mtl.aggregation.Every, num_tasks: '${num_tasks}', "
+            "every: 2, combine: {_target_: mtl.aggregation.MGDAWeighting}}",
+            *options,
+        ]
+        for name, options in {
+            "": [],
+            ", heads weighted": ["balancer.head_grad=weighted"],
+            " of log losses at the representation": [
+                "balancer.level=representation",
+                "balancer/transforms=[log]",
+            ],
+        }.items()
+    },
+    "pcgrad of torchjd": ["balancer.combine._target_=torchjd.aggregation.PCGrad"],
+    "graddrop of torchjd": ["balancer.combine._target_=torchjd.aggregation.GradDrop"],
+    "gradnorm at the parameters": ["balancer=gradnorm", "balancer.level=parameters"],
 }
 
 

@@ -1,6 +1,18 @@
 """Small dense problems on Gramians: exact, in float64."""
 
+from mtl.linalg.bargaining import fair_weights
+from mtl.linalg.equilibrate import Equilibrated, equilibrate
 from mtl.linalg.gramian import cosines, gramian, inner_products
 from mtl.linalg.min_norm import min_norm_weights
+from mtl.linalg.quadratic import nonnegative_qp
 
-__all__ = ["cosines", "gramian", "inner_products", "min_norm_weights"]
+__all__ = [
+    "Equilibrated",
+    "cosines",
+    "equilibrate",
+    "fair_weights",
+    "gramian",
+    "inner_products",
+    "min_norm_weights",
+    "nonnegative_qp",
+]

@@ -13,10 +13,16 @@ WRONG = {
     "top level, close to a group": (["optmizer.lr=1"], ["optmizer", *GROUPS]),
     "appended at the top level": (["+sed=1"], ["'sed'", *GROUPS, "Did you mean 'seed'"]),
     "nested": (["balancer.lvl=x"], ["balancer.lvl", "head_grad", "Did you mean 'level'"]),
-    "nested deeper": (["model.backbone.widht=4"], ["model.backbone.widht", "in_channels", "'width'"]),
+    "nested deeper": (
+        ["model.backbone.widht=4"],
+        ["model.backbone.widht", "in_channels", "'width'"],
+    ),
     "appended in a node": (["+trainer.max_epoch=3"], ["'trainer.max_epoch'", "'max_epochs'"]),
     "appended in an optimizer": (["+optimizer.beta=1"], ["'optimizer.beta'", "betas", "eps"]),
-    "appended in a part": (["+balancer.combine.temp=1"], ["balancer.combine.temp", "There are: none"]),
+    "appended in a part": (
+        ["+balancer.combine.temp=1"],
+        ["balancer.combine.temp", "There are: none"],
+    ),
     "appended in a callback": (["+callbacks.history.a=1"], ["'callbacks.history.a'", "none"]),
     "group": (["balancr=uw"], ["balancr", "Did you mean 'balancer'"]),
     "nested group": (["balancer/combin=uw"], ["balancer/combin", "balancer/combine"]),
@@ -25,13 +31,19 @@ WRONG = {
     "experiment": (["experiment=mnist"], ["experiment/mnist", "multimnist_pcgrad"]),
     "type at the top level": (["seed=one"], ["seed", "one"]),
     "type of the tasks": (["tasks=left"], ["tasks", "list"]),
-    "type of a trainer's option": (["trainer.max_epochs=ten"], ["trainer.max_epochs", "int", "ten"]),
+    "type of a trainer's option": (
+        ["trainer.max_epochs=ten"],
+        ["trainer.max_epochs", "int", "ten"],
+    ),
     "type of a data set's option": (["dataset.train_count=x"], ["dataset.train_count", "int", "x"]),
     "type of a switch": (["optimizer.lr=fast"], ["optimizer", "'lr': 'fast'"]),
     "value of an optimizer": (["optimizer.lr=-1"], ["optimizer", "'lr': -1"]),
     "value of a balancer": (["balancer.level=head"], ["level", "parameters", "representation"]),
     "null for a number": (["dataset.train_count=null"], ["dataset.train_count", "int"]),
-    "target, folder": (["balancer.combine._target_=nope.Worst"], ["balancer.combine._target_", "nope"]),
+    "target, folder": (
+        ["balancer.combine._target_=nope.Worst"],
+        ["balancer.combine._target_", "nope"],
+    ),
     "target, class": (
         ["balancer.combine._target_=mtl.scalarization.EqualWeights"],
         ["balancer.combine._target_", "Did you mean 'EqualWeighting'", "UncertaintyWeighting"],
@@ -47,7 +59,7 @@ WRONG = {
     "task twice": (["tasks=[left,left]"], ["tasks", "once"]),
     "evaluation of nothing": (["train=false"], ["ckpt_path"]),
     "baseline": (["baseline=nowhere.json"], ["baseline", "nowhere.json"]),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("where", WRONG)
@@ -81,12 +93,16 @@ def write_experiment(folder, text):
         ("seed: one\n", ["seed", "one"]),
     ],
 )
-@pytest.mark.parametrize("by", ["--config-dir", "hydra.searchpath"])
-def test_experiment_file(text, named, by, tmp_path):
+def test_experiment_file(text, named, tmp_path):
     write_experiment(tmp_path, text)
-    place = ["--config-dir", str(tmp_path)] if by == "--config-dir" else []
-    place += [f"hydra.searchpath=[file://{tmp_path}]"] if by == "hydra.searchpath" else []
-    invoke(*TINY, "experiment=mine", *place, cwd=tmp_path).refused(*named)
+    invoke(*TINY, "experiment=mine", "--config-dir", str(tmp_path), cwd=tmp_path).refused(*named)
+
+
+def test_experiment_file_on_the_search_path(tmp_path):
+    write_experiment(tmp_path, "trainer:\n  max_epoch: 1\n")
+    place = f"hydra.searchpath=[file://{tmp_path}]"
+    done = invoke(*TINY, "experiment=mine", place, cwd=tmp_path)
+    done.refused("'trainer.max_epoch'", "Did you mean 'max_epochs'")
 
 
 def test_experiment_file_without_mistake_is_found(tmp_path):

@@ -127,11 +127,14 @@ def test_callbacks_are_made(tmp_path):
     assert all(isinstance(callback, lightning.Callback) for callback in made)
     own = {type(c).__name__ for c in made} & set(mtl.callbacks.__all__)
     assert own == {"GradientCosines", "History", "Pictures", "RandomState"}
-    assert len(build_all(composed("~callbacks.cosines", folder=tmp_path).callbacks)) == len(made) - 1
+    assert (
+        len(build_all(composed("~callbacks.cosines", folder=tmp_path).callbacks)) == len(made) - 1
+    )
 
 
 @pytest.mark.parametrize(
-    ("name", "kind"), [("csv", CSVLogger), ("tensorboard", TensorBoardLogger), ("wandb", WandbLogger)]
+    ("name", "kind"),
+    [("csv", CSVLogger), ("tensorboard", TensorBoardLogger), ("wandb", WandbLogger)],
 )
 def test_loggers_are_made_and_write_into_the_run(name, kind, tmp_path):
     extra = ["logger.wandb.name=run", "logger.wandb.offline=true"] if name == "wandb" else []

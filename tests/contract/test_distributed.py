@@ -39,8 +39,10 @@ def train(variant, kind, rows):
         balancer.on_epoch_start(epoch)
         batch = inputs[rows], {name: values[rows] for name, values in targets.items()}
         optimizer.zero_grad()
-        balancer.backward(Step.evaluate(model, tasks, batch, replayable=True))
+        step = Step.evaluate(model, tasks, batch, replayable=True)
+        balancer.backward(step)
         optimizer.step()
+        balancer.after_step(step)
     return state_of(model) | {f"balancer.{k}": v for k, v in state_of(balancer).items()}
 
 

@@ -1,4 +1,4 @@
-"""Single-task runs become the baseline of multi-task runs with the same protocol, and of no other."""
+"""Single-task runs are the baseline of multi-task runs with the same protocol, and of no other."""
 
 from statistics import fmean
 

@@ -1,6 +1,5 @@
 """Ctrl-C, full disks and broken writes: the last checkpoint stays, and the user is told."""
 
-import contextlib
 import errno
 import os
 import re
@@ -76,7 +75,7 @@ except MTLError as error:
 def test_disk_that_is_really_full(path):
     done = subprocess.run(
         [sys.executable, "-c", LIMITED, str(path)],
-        env=environment(path.parent),
+        env=environment(path.parents[1]),
         capture_output=True,
         text=True,
         check=False,
@@ -112,35 +111,43 @@ def test_a_whole_run_on_a_full_disk(tmp_path):
     assert [path.name for path in done.last.parent.iterdir()] == ["last.ckpt"]
 
 
-def test_ctrl_c_keeps_the_checkpoint_and_says_how_to_go_on(tmp_path):
-    options = [*TINY, "trainer.max_epochs=100000", "tasks=[left,right]"]
+def start_and_stop(cwd, number, *options):
+    """Sends a signal after the first checkpoint; what the process then says, and its code."""
     process = subprocess.Popen(
         command(*options),
-        cwd=tmp_path,
-        env=environment(tmp_path),
+        cwd=cwd,
+        env=environment(cwd),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
     try:
-        while not list(tmp_path.rglob("last.ckpt")):
-            assert process.poll() is None, process.communicate()
+        for _ in range(1200):
+            if list(cwd.rglob("last.ckpt")) or process.poll() is not None:
+                break
             time.sleep(0.05)
-        process.send_signal(signal.SIGINT)
+        assert process.poll() is None, process.communicate()
+        assert list(cwd.rglob("last.ckpt"))
+        process.send_signal(number)
         _, err = process.communicate(timeout=30)
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-    assert process.returncode != 0
+        process.kill()
     assert "Traceback" not in err
     (told,) = re.findall(r"Resume with: python train\.py (.*)", err)
+    return process.returncode, shlex.split(told)  # as a shell reads it: brackets are quoted
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stopped_runs_keep_the_checkpoint_and_say_how_to_go_on(number, tmp_path):
+    options = [*TINY, "trainer.max_epochs=100000", "tasks=[left,right]"]
+    code, resume = start_and_stop(tmp_path, number, *options)
+    assert code != 0
     last = newest(tmp_path) / "checkpoints" / "last.ckpt"
     done = read(last)["global_step"]
     assert done >= 4
     assert [path.name for path in last.parent.iterdir()] == ["last.ckpt"]
-
-    resume = shlex.split(told)  # as a shell reads it: brackets are quoted
-    assert resume[-1].startswith("ckpt_path=outputs/")
+    assert resume[-1] == f"ckpt_path={last.relative_to(tmp_path)}"
     epochs = done // 4 + 1
     again = invoke(*resume, f"trainer.max_epochs={epochs}", cwd=tmp_path).ok()
     assert again.checkpoint["global_step"] == 4 * epochs
+    assert read(last)["global_step"] == done  # the interrupted run's own is left alone

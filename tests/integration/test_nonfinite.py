@@ -87,7 +87,7 @@ def test_the_step_is_skipped_and_named(balancer, tmp_path):
 @pytest.mark.parametrize("balancer", ["ew", "pcgrad"])
 def test_the_other_steps_are_as_if_it_had_not_been(balancer, tmp_path):
     bad = ignored(tmp_path, balancer, batches(3, [2]))
-    good = ignored(tmp_path, balancer, batches(2, []))
+    good = ignored(tmp_path, balancer, batches(3, [])[:2])
     assert_same(state_of(bad.model), state_of(good.model))
 
 

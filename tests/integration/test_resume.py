@@ -34,7 +34,9 @@ def test_resumes_to_the_bit(runs):
     assert_same(whole.checkpoint["state_dict"], resumed.checkpoint["state_dict"])
     assert whole.results["metrics"] == resumed.results["metrics"]
     assert half.results["metrics"] != whole.results["metrics"]
-    assert (whole.folder / "history.csv").read_text() == (resumed.folder / "history.csv").read_text()
+    assert (whole.folder / "history.csv").read_text() == (
+        resumed.folder / "history.csv"
+    ).read_text()
 
 
 def test_checkpoint_holds_the_plain_configuration(runs):
@@ -73,14 +75,17 @@ def uw(tmp_path_factory):
     [
         (["balancer=uw", "tasks=[left]"], ["`tasks`", "['left', 'right'] there", "['left'] here"]),
         (["balancer=ew"], ["`balancer.combine`", "UncertaintyWeighting", "EqualWeighting"]),
-        (["balancer=uw", "balancer/transforms=[log]"], ["`balancer.transforms`", "mtl.transforms.Log"]),
+        (
+            ["balancer=uw", "balancer/transforms=[log]"],
+            ["`balancer.transforms`", "mtl.transforms.Log"],
+        ),
         (
             ["balancer=uw", "model.backbone.hidden=[32]"],
             ["`model.backbone.hidden` is [128, 64] there and [32] here"],
         ),
         (["balancer=uw", "model.head.hidden=8"], ["`model.head.hidden` is None there and 8 here"]),
     ],
-)  # fmt: skip
+)
 def test_checkpoint_of_another_run(options, named, train, uw, tmp_path):
     done = invoke(*TINY, *options, f"ckpt_path={uw.last}", train, cwd=tmp_path)
     done.refused("checkpoint", *named)
@@ -125,7 +130,16 @@ def break_file(kind, good, path):
 @pytest.mark.parametrize("train", ["train=true", "train=false"])
 @pytest.mark.parametrize(
     "kind",
-    ["missing", "truncated", "empty", "text", "overwritten", "folder", "state_dict", "other objects"],
+    [
+        "missing",
+        "truncated",
+        "empty",
+        "text",
+        "overwritten",
+        "folder",
+        "state_dict",
+        "other objects",
+    ],
 )
 def test_unreadable_checkpoint(kind, train, uw, tmp_path):
     path = tmp_path / "mine.ckpt"

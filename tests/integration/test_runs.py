@@ -1,4 +1,4 @@
-"""Whole runs of train.py: what they print, what they leave, and what they say when data is missing."""
+"""Whole runs of train.py: what they print and leave, and what they say when data is missing."""
 
 import csv
 import json

@@ -1,0 +1,38 @@
+"""Trimmed mean of the gradients."""
+
+import torch
+from torch import Tensor
+
+from mtl.errors import ConfigError
+from mtl.parts import Aggregator
+
+
+class TrimmedMean(Aggregator):
+    """At each coordinate the mean without the largest and smallest entries (Def. 2).
+
+    Args:
+        trim: How many entries are left out on each side, 0 or more; 0 is the mean. With fewer than
+            `2 trim + 1` gradients (absent tasks) as many as leave one or two: the median. The paper
+            gives the fraction `trim / m`; TorchJD the number, and raises where there are too few.
+
+    Made for aggregation over workers some of which are adversarial, here over tasks: the update
+    ignores a task whose gradient is an outlier. A mean, not a sum, as in the paper and TorchJD.
+
+    References:
+        Yin, Chen, Ramchandran, Bartlett. Byzantine-Robust Distributed Learning: Towards Optimal
+        Statistical Rates. ICML 2018. https://arxiv.org/abs/1803.01498
+    """
+
+    def __init__(self, *, trim: int = 1) -> None:
+        super().__init__()
+        if trim < 0:
+            raise ConfigError(f"`trim` should be 0 or more. Got {trim}.")
+        self.trim = trim
+
+    def forward(self, jacobian: Tensor) -> Tensor:
+        """Direction `[n]` from the Jacobian `[m, n]`."""
+        count = len(jacobian)
+        trim = min(self.trim, (count - 1) // 2)
+        if trim == 0:
+            return jacobian.mean(0)
+        return torch.sort(jacobian, 0).values[trim : count - trim].mean(0)

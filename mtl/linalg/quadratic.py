@@ -1,0 +1,107 @@
+"""Quadratic programs over the non-negative orthant: projections onto cones of gradients."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mtl.linalg.equilibrate import Matrix, Vector
+
+Mask = NDArray[np.bool_]
+
+_EPS = float(np.finfo(np.float64).eps)
+_RIDGE = 16 * _EPS
+_EXCHANGES = 8
+
+
+def nonnegative_qp(quadratic: Matrix, linear: Vector, free: Mask | None = None) -> Vector:
+    """`argmin_z z^T Q z / 2 + q^T z` over `z >= 0`.
+
+    First whole blocks of indices change sides between `z_i = 0` and `free` until the conditions of
+    optimality hold, which takes a few solutions of linear systems as a rule. Where it does not
+    settle, the method of Lawson and Hanson goes on from there, one index at a time: each step
+    lowers the objective, so that no support comes twice. A ridge of rounding size makes the
+    solution unique and keeps singular `Q` harmless.
+
+    Args:
+        quadratic: `Q`, positive semi-definite, `[m, m]`, with a diagonal of about one.
+        linear: `q`, `[m]`; the objective should be bounded.
+        free: Guess of the support, `[m]`.
+
+    Returns:
+        `z`, `[m]`.
+
+    Raises:
+        ArithmeticError: No solution to rounding accuracy was found, as for matrices that are not
+            positive semi-definite.
+
+    References:
+        Portugal, Júdice, Vicente. A comparison of block pivoting and interior-point algorithms for
+        linear least squares problems with nonnegative variables. Math. Comp. 63, 1994.
+        Lawson, Hanson. Solving Least Squares Problems, chapter 23. 1974.
+    """
+    free = linear < 0 if free is None else free
+    for _ in range(_EXCHANGES):
+        z = _solve(quadratic, linear, free)
+        tolerance = _tolerance(linear, z)
+        slopes = quadratic @ z + linear
+        wrong = np.where(free, z < 0, slopes < -tolerance)
+        if not wrong.any():
+            return z
+        free = free ^ wrong
+    return _lawson_hanson(quadratic, linear, free)
+
+
+def _lawson_hanson(quadratic: Matrix, linear: Vector, free: Mask) -> Vector:
+    z = _solve(quadratic, linear, free)
+    while (z < 0).any():
+        free = free & (z > 0)
+        z = _solve(quadratic, linear, free)
+    useless = np.zeros_like(free)  # rounding: the slope is negative, the step is not
+    for _ in range(20 * len(linear) + 20):
+        slopes = np.where(free | useless, np.inf, quadratic @ z + linear)
+        candidate = int(slopes.argmin())
+        if slopes[candidate] >= -_tolerance(linear, z):
+            return z
+        trial = free.copy()
+        trial[candidate] = True
+        target = _solve(quadratic, linear, trial)
+        if target[candidate] <= 0:
+            useless[candidate] = True
+            continue
+        z, free = _walk(quadratic, linear, z, target, trial)
+        useless[:] = False
+    raise ArithmeticError(
+        "The quadratic program did not settle: is its matrix finite and positive semi-definite?"
+    )
+
+
+def _walk(
+    quadratic: Matrix, linear: Vector, z: Vector, target: Vector, free: Mask
+) -> tuple[Vector, Mask]:
+    """Goes to the minimizer over `free`, dropping what becomes zero on the way."""
+    while (target < 0).any():
+        blocking = np.flatnonzero(target < 0)
+        ratios = z[blocking] / (z[blocking] - target[blocking])
+        z = z + ratios.min() * (target - z)
+        z[blocking[ratios.argmin()]] = 0.0
+        z = z.clip(min=0.0)
+        free = free & (z > 0)
+        target = _solve(quadratic, linear, free)
+    return target, free
+
+
+def _solve(quadratic: Matrix, linear: Vector, free: Mask) -> Vector:
+    """The minimizer with support `free`, any sign."""
+    z = np.zeros_like(linear)
+    index = np.flatnonzero(free)
+    if index.size:
+        system = quadratic[np.ix_(index, index)]
+        system[np.diag_indices(index.size)] += _RIDGE * index.size
+        z[index] = np.linalg.solve(system, -linear[index])
+    return z
+
+
+def _tolerance(linear: Vector, z: Vector) -> float:
+    """Rounding of the slopes."""
+    return 8 * _EPS * len(z) * float(np.abs(linear).max() + np.abs(z).sum())
