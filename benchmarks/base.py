@@ -151,9 +151,10 @@ class ResumableSampler(DistributedSampler):
 class ResumableLoader(DataLoader):
     """A loader whose position is part of a checkpoint; its sampler is a `ResumableSampler`."""
 
+    sampler: ResumableSampler
     _delivered = 0
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         self._delivered = self.sampler.skip
         for batch in super().__iter__():
             self._delivered += 1
@@ -187,5 +188,5 @@ class _Share(DistributedSampler):
         return range(self.rank, len(self.dataset), self.num_replicas)  # type: ignore[arg-type]
 
 
-def _as_it_is(batch: Batch) -> Batch:
+def _as_it_is(batch: Any) -> Any:
     return batch

@@ -120,7 +120,7 @@ def explain(error: Exception, config_dir: Path) -> str | None:
     while (earlier := causes[-1].__cause__ or causes[-1].__context__) is not None:
         causes.append(earlier)
     cause = causes[-1]
-    node = getattr(cause, "parent_node", None)
+    node: Any = getattr(cause, "parent_node", None)
     wrong = str(getattr(cause, "key", ""))
     if "No match in the defaults list" in lines[0]:
         wrong = lines[0].split("'")[1].split("=")[0]

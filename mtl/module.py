@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import lightning
 import torch
@@ -69,9 +69,8 @@ class MTLModule(lightning.LightningModule):
         self.model = model
         self.tasks = check_tasks(tasks)
         self.balancer = Balancer() if balancer is None else balancer
-        self.metrics = nn.ModuleDict(
-            {f"{stage}_metrics": _collections(self.tasks) for stage in ("val", "test")}
-        )
+        self.val_metrics = _collections(self.tasks)
+        self.test_metrics = _collections(self.tasks)
         self.report: Report | None = None
         self.results: dict[str, dict[str, dict[str, float]]] = {}
         self.step: Step | None = None
@@ -182,39 +181,38 @@ class MTLModule(lightning.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
         """Updates the validation metrics."""
-        self._evaluate(batch, "val")
+        self._evaluate(batch, self.val_metrics)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
         """Updates the test metrics."""
-        self._evaluate(batch, "test")
+        self._evaluate(batch, self.test_metrics)
 
     def on_validation_epoch_end(self) -> None:
         """Logs and resets the validation metrics."""
-        self._finish("val")
+        self._finish("val", self.val_metrics)
 
     def on_test_epoch_end(self) -> None:
         """Logs and resets the test metrics."""
-        self._finish("test")
+        self._finish("test", self.test_metrics)
 
-    def _evaluate(self, batch: Batch, stage: str) -> None:
+    def _evaluate(self, batch: Batch, metrics: nn.ModuleDict) -> None:
         inputs, targets = batch
         predictions = self(inputs)
         for task in self.tasks:
             if task.name in targets and task.name in predictions:
                 loss, count = task.evaluate(predictions[task.name], targets[task.name])
-                collection = self.metrics[f"{stage}_metrics"][task.name]
-                collection["loss"].update(loss, count)
-                task.update(collection["metrics"], predictions[task.name], targets[task.name])
+                own = cast("_TaskMetrics", metrics[task.name])
+                own.loss.update(loss, count)
+                task.update(own.metrics, predictions[task.name], targets[task.name])
 
-    def _finish(self, stage: str) -> None:
+    def _finish(self, stage: str, metrics: nn.ModuleDict) -> None:
         results = {}
         for task in self.tasks:
-            collection = self.metrics[f"{stage}_metrics"][task.name]
-            values = collection["metrics"].compute()
-            values["loss"] = collection["loss"].compute()
+            own = cast("_TaskMetrics", metrics[task.name])
+            values = {**own.metrics.compute(), "loss": own.loss.compute()}
             results[task.name] = {key: float(value) for key, value in values.items()}
-            for module in collection.values():
-                module.reset()
+            own.metrics.reset()
+            own.loss.reset()
         self.log_dict(
             {
                 f"{stage}/{key}/{name}": value
@@ -263,16 +261,14 @@ class _MeanLoss(Metric):
         return self.total / self.count
 
 
+class _TaskMetrics(nn.Module):
+    """A task's own copies of its metrics, and its mean loss."""
+
+    def __init__(self, task: Task) -> None:
+        super().__init__()
+        self.metrics = MetricCollection({key: m.clone() for key, m in task.metrics.items()})
+        self.loss = _MeanLoss()
+
+
 def _collections(tasks: Sequence[Task]) -> nn.ModuleDict:
-    """For each task its own copies of the metrics."""
-    return nn.ModuleDict(
-        {
-            task.name: nn.ModuleDict(
-                {
-                    "metrics": MetricCollection({k: m.clone() for k, m in task.metrics.items()}),
-                    "loss": _MeanLoss(),
-                }
-            )
-            for task in tasks
-        }
-    )
+    return nn.ModuleDict({task.name: _TaskMetrics(task) for task in tasks})

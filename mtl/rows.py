@@ -195,8 +195,8 @@ class Rows:
 def _columns(step: Step, level: Level, inside: set[int]) -> list[list[Tensor]]:
     """For each present task the tensors that make its row, but for those inside factors."""
     if level == "parameters":
-        columns = [p for p in step.shared if id(p) not in inside]
-        return [columns for _ in step.present]
+        outside = [p for p in step.shared if id(p) not in inside]
+        return [outside for _ in step.present]
     if step.representation is None:
         raise UnsupportedError(
             'level="representation" needs a step with a representation. Use a MultiTaskModel, '

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor, nn
-from torchmetrics import Metric
+from torchmetrics import Metric, MetricCollection
 
 from mtl.errors import TaskError
 from mtl.losses import Loss, SampleLoss, labelled
@@ -101,14 +101,13 @@ class Task:
             )
         return value, self.loss.count(target)
 
-    def update(self, metrics: Mapping[str, Metric], prediction: Tensor, target: Tensor) -> None:
+    def update(self, metrics: MetricCollection, prediction: Tensor, target: Tensor) -> None:
         """Updates `metrics` with the labelled samples of a batch."""
         rows = labelled(target)
         if not bool(rows.all()):
             prediction, target = prediction[rows], target[rows]
         if len(target):
-            for metric in metrics.values():
-                metric.update(prediction, target)
+            metrics.update(prediction, target)
 
     def _check(self, prediction: Tensor, target: Tensor) -> None:
         shape, expected = tuple(prediction.shape), tuple(target.shape)

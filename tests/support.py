@@ -34,27 +34,23 @@ VARIANTS = {name: [f"balancer={name}"] for name in PRESETS} | {
     "stch after the warm-up": ["balancer=stch", "balancer.combine.warmup_epochs=0"],
     "stch of the paper": ["balancer=stch", "balancer.combine={like: paper, warmup_epochs: null}"],
     "gradnorm of libmtl": ["balancer=gradnorm", "balancer.combine.like=libmtl"],
-    "moving average of mgda's weights": [
-        "balancer=mgda",
-        "balancer.combine={_target_: mtl.aggregation.EMA, num_tasks: '${num_tasks}', "
-        "weighting: {_target_: mtl.aggregation.MGDAWeighting}}",
+    "mgda every second step": ["balancer/combine=every", "balancer.combine.every=2"],
+    "mgda every second step, heads weighted": [
+        "balancer/combine=every",
+        "balancer.combine.every=2",
+        "balancer.head_grad=weighted",
     ],
-    **{
-        f"mgda every second step{name}": [
-            "balancer=mgda",
-            "balancer.combine={_target_: mtl.aggregation.Every, num_tasks: '${num_tasks}', "
-            "every: 2, combine: {_target_: mtl.aggregation.MGDAWeighting}}",
-            *options,
-        ]
-        for name, options in {
-            "": [],
-            ", heads weighted": ["balancer.head_grad=weighted"],
-            " of log losses at the representation": [
-                "balancer.level=representation",
-                "balancer/transforms=[log]",
-            ],
-        }.items()
-    },
+    "pcgrad of log losses every second step at the representation": [
+        "balancer/combine=every",
+        "balancer/combine@balancer.combine.combine=pcgrad",
+        "balancer.combine.every=2",
+        "balancer/transforms=[log]",
+        "balancer.level=representation",
+    ],
+    "moving average of torchjd's pcgrad": [
+        "balancer=cr_mogm",
+        "balancer.combine.weighting._target_=torchjd.aggregation.PCGradWeighting",
+    ],
     "pcgrad of torchjd": ["balancer.combine._target_=torchjd.aggregation.PCGrad"],
     "graddrop of torchjd": ["balancer.combine._target_=torchjd.aggregation.GradDrop"],
     "gradnorm at the parameters": ["balancer=gradnorm", "balancer.level=parameters"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -52,7 +53,8 @@ def descend(
     """
     point = torch.tensor(start, dtype=torch.float64, requires_grad=True)
     learned = [p for p in balancer.parameters() if p.requires_grad]
-    optimizer = torch.optim.Adam([{"params": [point]}, {"params": learned}], lr=learning_rate)
+    groups: list[dict[str, Any]] = [{"params": [point]}, {"params": learned}]
+    optimizer = torch.optim.Adam(groups, lr=learning_rate)
     path = [point.detach().clone()]
 
     def evaluate() -> Step:

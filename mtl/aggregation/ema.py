@@ -21,8 +21,13 @@ class EMA(Weighting):
 
     In YAML::
 
-        balancer.combine={_target_: mtl.aggregation.EMA, num_tasks: ${num_tasks}, decay: 0.9,
-                          weighting: {_target_: mtl.aggregation.MGDAWeighting}}
+        combine:
+          _target_: mtl.aggregation.EMA
+          num_tasks: ${num_tasks}
+          decay: 0.9
+          weighting: {_target_: mtl.aggregation.MGDAWeighting}
+
+    or `balancer/combine=ema balancer/combine@balancer.combine.weighting=mgda`.
 
     The first weights are taken as they are, as in TorchJD, for each task when it first has labels;
     absent tasks keep theirs, so that after an absence weights on a simplex need not sum to one.

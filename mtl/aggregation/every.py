@@ -31,8 +31,13 @@ class Every(Combiner):
 
     In YAML::
 
-        balancer.combine={_target_: mtl.aggregation.Every, num_tasks: ${num_tasks}, every: 10,
-                          combine: {_target_: mtl.aggregation.MGDAWeighting}}
+        combine:
+          _target_: mtl.aggregation.Every
+          num_tasks: ${num_tasks}
+          every: 10
+          combine: {_target_: mtl.aggregation.MGDAWeighting}
+
+    or `balancer/combine=every balancer/combine@balancer.combine.combine=mgda`.
 
     It is Nash-MTL's `update_weights_every`, for all methods. TorchJD's option of that name saves
     the solver only, since rows are computed before it is asked. A step with a task that has no

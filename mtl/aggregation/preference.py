@@ -24,8 +24,12 @@ class Preference(Weighting):
 
     In YAML::
 
-        balancer.combine={_target_: mtl.aggregation.Preference, preference: [2.0, 1.0, 1.0],
-                          weighting: {_target_: mtl.aggregation.PCGradWeighting}}
+        combine:
+          _target_: mtl.aggregation.Preference
+          preference: [2.0, 1.0, 1.0]
+          weighting: {_target_: mtl.aggregation.PCGradWeighting}
+
+    or `balancer/combine=preference balancer.combine.preference=[2,1,1]`.
 
     A sum of projected gradients (PCGrad) leans to the preferred task; a shortest vector (MGDA)
     leans away from longer gradients, hence away from it; what looks at cosines only does not

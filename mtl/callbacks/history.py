@@ -33,7 +33,7 @@ class History(lightning.Callback):
         """Records what was logged in this step."""
         del pl_module, outputs, batch, batch_idx
         step = trainer.global_step
-        if step % trainer.log_every_n_steps and step != 1:
+        if step % trainer.log_every_n_steps and step != 1:  # type: ignore[attr-defined]
             return
         if self.rows and self.rows[-1]["step"] == step:
             return  # another part of the same accumulated step

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,6 @@ import lightning
 import numpy as np
 import torch
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
-from lightning.pytorch.utilities import move_data_to_device
 from PIL import Image
 
 from mtl.callbacks.history import History
@@ -50,25 +50,25 @@ class Pictures(lightning.Callback):
     ) -> None:
         """Draws the first samples of the first batch."""
         del outputs, dataloader_idx
-        benchmark = getattr(trainer, "datamodule", None)
-        if batch_idx or not trainer.is_global_zero or not hasattr(benchmark, "picture"):
-            return
         inputs, targets = batch
+        draw = getattr(getattr(trainer, "datamodule", None), "picture", None)
+        if batch_idx or draw is None or not trainer.is_global_zero or not torch.is_tensor(inputs):
+            return
         with torch.no_grad():
             predictions = pl_module(inputs)
-        first = [
-            {
-                k: v[: self.count].float() if v.is_floating_point() else v[: self.count]
-                for k, v in move_data_to_device(values, torch.device("cpu")).items()
-            }
-            for values in ({"inputs": inputs}, predictions, targets)
-        ]
-        sheet = benchmark.picture(first[0]["inputs"], first[1], first[2])
+        sheet = draw(self._first(inputs), self._first(predictions), self._first(targets))
         if sheet is not None:
             self.folder.mkdir(parents=True, exist_ok=True)
             path = self.folder / "predictions.png"
             sheet.save(path)
             _show(trainer.loggers, path, trainer.global_step)
+
+    def _first(self, values: Any) -> Any:
+        """The first samples, on the CPU, in full precision."""
+        if isinstance(values, Mapping):
+            return {name: self._first(value) for name, value in values.items()}
+        first = values[: self.count].cpu()
+        return first.float() if first.is_floating_point() else first
 
 
 def _show(loggers: list[Logger], path: Path, step: int) -> None:

@@ -104,8 +104,7 @@ def test_frozen_and_tied_layers_stay_out():
 def test_many_samples_are_cheaper_as_rows():
     model, tasks = make("mlp", 5)
     few, many = (
-        Step.evaluate(model, tasks, batch("mlp", 5, samples), factors=True)
-        for samples in (4, 4000)
+        Step.evaluate(model, tasks, batch("mlp", 5, samples), factors=True) for samples in (4, 4000)
     )
     assert few.factors(5)
     assert not many.factors(5)

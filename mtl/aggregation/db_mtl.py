@@ -1,0 +1,93 @@
+"""Dual balancing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mtl.errors import ConfigError, UnsupportedError
+from mtl.parts import Aggregator
+
+
+class GradientMemory(nn.Module):
+    """Rows of numbers by task, as many as there are columns at the first use; saved with the state.
+
+    Args:
+        num_tasks: Number of rows.
+    """
+
+    def __init__(self, num_tasks: int) -> None:
+        super().__init__()
+        self.num_tasks = num_tasks
+        self.rows: Tensor | None = None
+        self.steps = 0
+
+    def like(self, jacobian: Tensor) -> Tensor:
+        """The rows, `[num_tasks, n]`, on the Jacobian's device; zeros at the first use.
+
+        Raises:
+            UnsupportedError: There were other columns in an earlier step.
+        """
+        columns = jacobian.shape[1]
+        if self.rows is None:
+            self.rows = jacobian.new_zeros(self.num_tasks, columns)
+        if self.rows.shape[1] != columns:
+            raise UnsupportedError(
+                f"A memory of gradients should have {self.rows.shape[1]} columns in every step. "
+                f'Got {columns}. Use level="parameters".'
+            )
+        self.rows = self.rows.to(jacobian)
+        return self.rows
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """The rows and the number of steps."""
+        return {"rows": self.rows, "steps": self.steps}
+
+    def set_extra_state(self, state: Any) -> None:
+        """Goes on with saved rows."""
+        self.rows, self.steps = state["rows"], state["steps"]
+
+
+class DBMTL(Aggregator):
+    """Moving averages of the tasks' gradients, all made as long as the longest (Alg. 1).
+
+    `e_i <- g_i + beta_t (e_i - g_i)` with `beta_t = beta / t^decay`; the update is
+    `sum_i (max_j |e_j| / |e_i|) e_i`. With the transform `log` this is DB-MTL; the preset has it.
+
+    Args:
+        num_tasks: Number of tasks.
+        beta: Weight of the past in the moving average, in [0, 1); 0 keeps no memory.
+        decay: How fast that weight falls with the step t = 1, 2, ..., >= 0.
+
+    As in the official code and LibMTL. The state is as large as the Jacobian: m numbers a shared
+    parameter. A task without labels in a step keeps its average, and takes no part. An average of
+    zero stays zero.
+
+    References:
+        Lin, Jiang, Ye, Zhang, Chen, Chen, Liu, Kwok. Dual-Balancing for Multi-Task Learning. 2023.
+        https://arxiv.org/abs/2308.12029
+    """
+
+    def __init__(self, num_tasks: int, *, beta: float = 0.9, decay: float = 0.5) -> None:
+        super().__init__()
+        if not 0 <= beta < 1:
+            raise ConfigError(f"`beta` should be in [0, 1). Got {beta}.")
+        if decay < 0:
+            raise ConfigError(f"`decay` should be 0 or more. Got {decay}.")
+        self.beta = beta
+        self.decay = decay
+        self.memory = GradientMemory(num_tasks)
+
+    def forward(self, jacobian: Tensor) -> Tensor:
+        """Direction `[n]` from the Jacobian `[m, n]`, and a step of the averages."""
+        averages = jacobian
+        if self.beta:
+            rows = self.memory.like(jacobian)
+            self.memory.steps += 1
+            averages = jacobian.lerp(rows[self.present], self.beta / self.memory.steps**self.decay)
+            rows[self.present] = averages
+        norms = averages.norm(dim=1, dtype=torch.promote_types(jacobian.dtype, torch.float32))
+        factors = torch.where(norms > 0, norms.max() / norms.where(norms > 0, 1.0), 0.0)
+        return factors.to(jacobian) @ averages
