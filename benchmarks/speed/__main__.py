@@ -8,7 +8,6 @@ import os
 import platform
 import warnings
 from collections.abc import Mapping
-from functools import partial
 
 import torch
 from rich.console import Console
@@ -23,7 +22,7 @@ _COMBINERS = {"pcgrad": PCGradWeighting, "mgda": MGDAWeighting}
 
 
 def main() -> None:
-    """Times all workloads and prints a table each."""
+    """Times the built-in data sets and prints a table each."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=15, help="rounds that count")
     rounds = parser.parse_args().rounds
@@ -43,31 +42,28 @@ def main() -> None:
             rounds=rounds,
             warmup=1,
         )
-        _show(console, f"{name}: equal weighting, {steps} steps of training", training)
-        floor = {"one backward a task (floor)": workload.task_backwards()}
+        show(console, f"{name}: equal weighting, {steps} steps of training", training)
+        gradients = workload.gradients()
+        floor = {"one backward a task (floor)": gradients.task_backwards()}
         for method, combiner in _COMBINERS.items():
-            floor[method] = workload.balanced(partial(_balancer, combiner, "parameters"))
+            floor[method] = gradients.balanced(Balancer(combiner()))
         reference = "one backward a task (floor)"
-        _show(
+        show(
             console,
             f"{name}: gradients at parameter level",
             interleave(floor, reference=reference, rounds=2 * rounds),
         )
-        plain = {"ew, bare backward": workload.plain_backward()}
+        plain = {"ew, bare backward": gradients.plain_backward()}
         for method, combiner in _COMBINERS.items():
-            plain[method] = workload.balanced(partial(_balancer, combiner, "representation"))
-        _show(
+            plain[method] = gradients.balanced(Balancer(combiner(), level="representation"))
+        show(
             console,
             f"{name}: gradients at representation level",
             interleave(plain, reference="ew, bare backward", rounds=2 * rounds),
         )
 
 
-def _balancer(combiner: type, level: str) -> Balancer:
-    return Balancer(combiner(), level=level)  # type: ignore[arg-type]
-
-
-def _show(console: Console, title: str, timings: Mapping[str, Timing]) -> None:
+def show(console: Console, title: str, timings: Mapping[str, Timing]) -> None:
     table = Table(title=title)
     table.add_column("what")
     table.add_column("CPU ms", justify="right")

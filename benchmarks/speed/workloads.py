@@ -5,21 +5,18 @@ from __future__ import annotations
 import itertools
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
-
 import lightning
 import torch
 from hydra import compose, initialize_config_dir
 from lightning.pytorch.callbacks import LambdaCallback
 from lightning.pytorch.loggers import CSVLogger
 from omegaconf import DictConfig
-from torch import Tensor
 
 from benchmarks.base import Batch, Benchmark
-from benchmarks.speed.timing import timed
-from mtl import Balancer, MTLModule, MultiTaskModel, Step, Task
+from benchmarks.speed.gradients import GradientCost, sum_of_losses
+from mtl import Balancer, MTLModule, MultiTaskModel, Task
 from mtl.callbacks import GradientCosines, History
 from mtl.config import build, register_schema
 
@@ -67,7 +64,7 @@ class Workload:
         optimizer = build(self.config.optimizer)(model.parameters())
         watch = _Stopwatch(self.steps)
         for inputs, targets in self.batches():
-            loss = _sum_of_losses(model, tasks, inputs, targets)
+            loss = sum_of_losses(model, tasks, inputs, targets)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -98,44 +95,9 @@ class Workload:
             trainer.fit(module, self.benchmark)
         return watch.seconds
 
-    # -------------------------------------------------------------------- gradients of one batch
-
-    def plain_backward(self) -> Callable[[], float]:
-        """Forward and one backward pass of the sum of the losses."""
-        model, tasks = self.model()
-
-        def step() -> None:
-            model.zero_grad()
-            _sum_of_losses(model, tasks, *self.batch).backward()
-
-        return timed(step)
-
-    def task_backwards(self) -> Callable[[], float]:
-        """The floor: forward and one `autograd.grad` a task, results thrown away."""
-        model, tasks = self.model()
-        shared = model.shared_parameters()
-        own = [model.task_parameters(task.name) for task in tasks]
-
-        def step() -> None:
-            inputs, targets = self.batch
-            predictions = model(inputs).predictions
-            for i, task in enumerate(tasks):
-                loss = task.loss(predictions[task.name], targets[task.name])
-                last = i + 1 == len(tasks)
-                torch.autograd.grad(loss, shared + own[i], retain_graph=not last)
-
-        return timed(step)
-
-    def balanced(self, make: Callable[[], Balancer]) -> Callable[[], float]:
-        """Forward, and what a balancer does to fill `.grad`."""
-        model, tasks = self.model()
-        balancer = make()
-
-        def step() -> None:
-            model.zero_grad()
-            balancer.backward(Step.evaluate(model, tasks, self.batch))
-
-        return timed(step)
+    def gradients(self) -> GradientCost:
+        """Contenders on one batch."""
+        return GradientCost(self.model, self.batch)
 
 
 class _Stopwatch:
@@ -154,10 +116,3 @@ class _Stopwatch:
             self._started = time.process_time()
         if self._ticks == _WARMUP + self._steps:
             self.seconds = time.process_time() - self._started
-
-
-def _sum_of_losses(model: MultiTaskModel, tasks: list[Task], inputs: Any, targets: Any) -> Tensor:
-    predictions = model(inputs).predictions
-    return torch.stack(
-        [task.loss(predictions[task.name], targets[task.name]) for task in tasks]
-    ).sum()

@@ -94,5 +94,5 @@ def _published(results: Results, path: Path) -> Baseline | None:
         values: Values = entry["values"]
         if entry["protocol"] == results.protocol and set(results.metrics) <= set(values):
             chosen = {task: values[task] for task in results.metrics}
-            return Baseline(chosen, f"published: {entry['source']}")
+            return Baseline(chosen, entry["source"])
     return None

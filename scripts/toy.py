@@ -1,0 +1,120 @@
+"""Draws the paths of balancing methods on a two-task problem with a known Pareto set.
+
+python scripts/toy.py --problem surface --methods ew,pcgrad,mgda --out toy.png
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+import matplotlib as mpl
+
+mpl.use("Agg")
+
+import matplotlib.pyplot as plt
+import torch
+from hydra import compose, initialize_config_dir
+from matplotlib.axes import Axes
+from rich.progress import track
+from torch import Tensor
+
+from benchmarks.toy import PROBLEMS, Problem, descend
+from mtl import Balancer
+from mtl.config import build, register_schema
+from mtl.errors import MTLError
+
+CONFIGS = ROOT / "configs"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the methods and writes one picture."""
+    presets = sorted(p.stem for p in (CONFIGS / "balancer").glob("*.yaml") if p.stem != "default")
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--problem", choices=list(PROBLEMS), default="surface")
+    parser.add_argument("--methods", default=",".join(presets), help="names of balancer presets")
+    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--learning-rate", type=float, default=0.02)
+    parser.add_argument("--out", type=Path, default=Path("toy.png"))
+    options = parser.parse_args(arguments)
+    methods = options.methods.split(",")
+    unknown = sorted(set(methods) - set(presets))
+    if unknown:
+        parser.error(f"unknown method(s) {unknown}; there are {presets}")
+    torch.set_num_threads(1)
+    problem = PROBLEMS[options.problem]
+    paths = {
+        method: [follow(problem, method, start, options) for start in problem.starts]
+        for method in track(methods, description="Descending")
+    }
+    draw(problem, paths, options.out)
+    print(f"{options.out}: {len(paths)} methods on {options.problem}")
+    return 0
+
+
+def preset(name: str) -> Balancer:
+    """A preset for two tasks, at the parameter level: these problems have no representation."""
+    register_schema()
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        config = compose("train", [f"balancer={name}", "balancer.level=parameters", "num_tasks=2"])
+    return build(config.balancer)
+
+
+def follow(
+    problem: Problem, method: str, start: tuple[float, float], options: argparse.Namespace
+) -> Tensor | None:
+    """The path of a method; `None` if it does not apply (log of a negative loss, say)."""
+    torch.manual_seed(0)
+    try:
+        return descend(
+            problem,
+            preset(method),
+            start,
+            steps=options.steps,
+            learning_rate=options.learning_rate,
+            decay=True,
+        )
+    except MTLError as error:
+        print(f"{method}: {error}", file=sys.stderr)
+        return None
+
+
+def draw(problem: Problem, paths: dict[str, list[Tensor | None]], out: Path) -> None:
+    """One panel a method: contours of the mean loss, the Pareto set, the paths."""
+    columns = min(6, len(paths))
+    count = -(-len(paths) // columns)
+    size = (2.6 * columns, 2.7 * count)
+    figure, grid = plt.subplots(count, columns, figsize=size, squeeze=False, layout="constrained")
+    for axes, (method, own) in zip(grid.flat, paths.items(), strict=False):
+        _panel(axes, problem, own)
+        axes.set_title(method, fontsize=9)
+    for axes in list(grid.flat)[len(paths) :]:
+        axes.set_visible(False)
+    figure.savefig(out, dpi=110)
+    plt.close(figure)
+
+
+def _panel(axes: Axes, problem: Problem, paths: list[Tensor | None]) -> None:
+    x0, x1, y0, y1 = problem.window
+    x = torch.linspace(x0, x1, 150, dtype=torch.float64)
+    y = torch.linspace(y0, y1, 150, dtype=torch.float64)
+    points = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1)
+    axes.contour(x, y, problem.losses(points).mean(-1), levels=15, cmap="Greys", linewidths=0.5)
+    axes.plot(*problem.front.T, color="0.6", linewidth=4, alpha=0.6)
+    for path, colour in zip(paths, ("#0072B2", "#D55E00", "#009E73"), strict=True):
+        if path is not None:
+            axes.plot(*path.T, color=colour, linewidth=1.2)
+            axes.plot(*path[0], "o", color=colour, markersize=4)
+            axes.plot(*path[-1], "*", color=colour, markersize=9, markeredgecolor="black")
+    axes.set_xlim(x0, x1)
+    axes.set_ylim(y0, y1)
+    axes.tick_params(labelsize=6)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
