@@ -13,21 +13,17 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-import matplotlib as mpl
+import matplotlib.pyplot as plt  # noqa: E402
+import torch  # noqa: E402
+from hydra import compose, initialize_config_dir  # noqa: E402
+from matplotlib.axes import Axes  # noqa: E402
+from rich.progress import track  # noqa: E402
+from torch import Tensor  # noqa: E402
 
-mpl.use("Agg")
-
-import matplotlib.pyplot as plt
-import torch
-from hydra import compose, initialize_config_dir
-from matplotlib.axes import Axes
-from rich.progress import track
-from torch import Tensor
-
-from benchmarks.toy import PROBLEMS, Problem, descend
-from mtl import Balancer
-from mtl.config import build, register_schema
-from mtl.errors import MTLError
+from benchmarks.toy import PROBLEMS, Problem, descend  # noqa: E402
+from mtl import Balancer  # noqa: E402
+from mtl.config import build, register_schema  # noqa: E402
+from mtl.errors import MTLError  # noqa: E402
 
 CONFIGS = ROOT / "configs"
 

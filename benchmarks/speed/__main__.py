@@ -64,6 +64,7 @@ def main() -> None:
 
 
 def show(console: Console, title: str, timings: Mapping[str, Timing]) -> None:
+    """Prints a table of timings."""
     table = Table(title=title)
     table.add_column("what")
     table.add_column("CPU ms", justify="right")

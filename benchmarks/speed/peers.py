@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import platform
 from collections.abc import Callable
@@ -28,7 +29,7 @@ def mlp(num_tasks: int, samples: int) -> GradientCost:
 
     def backbone() -> nn.Module:
         widths = (256, 512, 512, 512)
-        pairs = zip(widths, widths[1:], strict=False)
+        pairs = itertools.pairwise(widths)
         return nn.Sequential(*(m for i, o in pairs for m in (nn.Linear(i, o), nn.ReLU())))
 
     return _problem(backbone, 512, num_tasks, torch.randn(samples, 256))

@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+
 import lightning
 import torch
 from hydra import compose, initialize_config_dir

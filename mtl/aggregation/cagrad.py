@@ -30,8 +30,8 @@ class CAGradWeighting(Weighting):
             code (`rescale=1`).
 
     The problem is solved exactly. With the multiplier `v = min_i <g_i, d>`, the part
-    `s = c |g_0| w / |g_w|` minimizes `|s J + g_0|^2 / 2 - v sum(s)` over `s >= 0`, and `|s J|` rises
-    with `v`: a quadratic program on rows of length one inside a search for the root of
+    `s = c |g_0| w / |g_w|` minimizes `|s J + g_0|^2 / 2 - v sum(s)` over `s >= 0`, and `|s J|`
+    rises with `v`: a quadratic program on rows of length one inside a search for the root of
     `|s J| = c |g_0|`. The official code's SLSQP stops up to 3e-2 off, TorchJD's conic solver at
     1e-4, and that returns zero where norms are spread over 1e4.
 
@@ -70,23 +70,23 @@ def _toward_worst(scaled: Equilibrated, norms: Vector, mean: float, c: float) ->
     """`s_i |g_i|`, as in the class's docstring, on the scale where the longest row has length 1."""
     gram = scaled.cosines
     products = gram @ (norms * mean)  # <g_i / |g_i|, g_0>
-    length = float(np.sqrt(max(mean * norms @ products, 0.0)))
+    length = scaled.length(norms * mean)
     radius = c * length
     low, high = float((norms * products).min()), 0.0  # at `low`, s = 0
     s = nonnegative_qp(gram, products)
-    if _length(scaled, s) < radius:  # the worst task can gain
+    if scaled.length(s) < radius:  # the worst task can gain
         if len(scaled.rows) < len(scaled.like):
             return s
         hull = gram * np.outer(norms, norms)
         shortest = min_norm_weights(torch.from_numpy(hull)).numpy()
-        distance = float(np.sqrt(max(shortest @ hull @ shortest, 0.0)))
+        distance = scaled.length(shortest * norms)
         if distance <= _STATIONARY * float(shortest @ norms):
             return s
         low, high = max(low, 0.0), (1 + c) * length * distance * (1 + 1e-9)
     v = high
     for iteration in range(200):
         s = nonnegative_qp(gram, products - v / norms, s > 0)
-        low, high = (low, v) if _length(scaled, s) > radius else (v, high)
+        low, high = (low, v) if scaled.length(s) > radius else (v, high)
         support = s > 0
         root = _root(gram, products, norms, support, radius)
         before, v = v, root if iteration < 20 and low <= root <= high else (low + high) / 2
@@ -111,7 +111,3 @@ def _root(
     if discriminant < 0 or square <= 0:
         return float("nan")
     return float((cross + np.sqrt(discriminant)) / square)
-
-
-def _length(scaled: Equilibrated, s: Vector) -> float:
-    return float(np.sqrt(max(s @ scaled.cosines @ s, 0.0)))

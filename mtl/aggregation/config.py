@@ -54,6 +54,7 @@ class ConFIGWeighting(Weighting):
         values, vectors = np.linalg.eigh(cosines)
         kept = values > _RANK_TOLERANCE * max(values[-1], 0.0)
         components = vectors[:, kept].T @ target
+        components[abs(components) < _RANK_TOLERANCE * np.linalg.norm(target)] = 0.0
         weights = vectors[:, kept] @ (components / values[kept])
         square = (components**2 / values[kept]).sum()  # |u|^2 before normalization
         if square > 0:

@@ -27,7 +27,7 @@ class EMA(Weighting):
           decay: 0.9
           weighting: {_target_: mtl.aggregation.MGDAWeighting}
 
-    or `balancer/combine=ema balancer/combine@balancer.combine.weighting=mgda`.
+    or `balancer/combine=cr_mogm balancer/combine@balancer.combine.weighting=mgda`.
 
     The first weights are taken as they are, as in TorchJD, for each task when it first has labels;
     absent tasks keep theirs, so that after an absence weights on a simplex need not sum to one.
@@ -35,8 +35,8 @@ class EMA(Weighting):
 
     References:
         Zhou, Zhang, Jiang, Zhong, Gu, Zhu. On the Convergence of Stochastic Multi-Objective
-        Gradient Manipulation and Beyond. NeurIPS 2022 (Alg. 1).
-        https://openreview.net/forum?id=ScwfQ7hdwyP
+        Gradient Manipulation and Beyond. NeurIPS 2022.
+        https://proceedings.neurips.cc/paper_files/paper/2022/hash/f91bd64a3620aad8e70a27ad9cb3ca57-Abstract-Conference.html
     """
 
     average: Tensor

@@ -50,7 +50,7 @@ class Every(Combiner):
 
     References:
         Navon, Shamsian, Achituve, Maron, Kawaguchi, Chechik, Fetaya. Multi-Task Learning as a
-        Bargaining Game. ICML 2022 (Sec. 3.3). https://arxiv.org/abs/2202.01017
+        Bargaining Game. ICML 2022. https://arxiv.org/abs/2202.01017
     """
 
     weights: Tensor
@@ -78,7 +78,7 @@ class Every(Combiner):
         index = self.present
         if int(self.age) < self.every and bool(self.known[index].all()):
             self.age += 1
-            return objectives.repeat(self.weights[index])
+            return objectives.repeat(self.weights[index].clone())
         recorder: Any = _Recorder(objectives)
         combined = self.combiner.combine(recorder)
         if recorder.weights is None:

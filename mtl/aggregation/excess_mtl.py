@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from mtl.aggregation.db_mtl import GradientMemory
+from mtl.aggregation.memory import GradientMemory
 from mtl.errors import ConfigError
 from mtl.parts import Combiner, Needs
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from mtl.engine import Combined, Objectives
 
 _EPS = 1e-7
+_LARGEST = 1e30
 
 
 class ExcessMTL(Combiner):
@@ -73,6 +74,7 @@ class ExcessMTL(Combiner):
         first = self.first[self.present]
         known = first > 0
         ratio = torch.where(known, excess / torch.where(known, first, 1.0), 0.0)
+        ratio = ratio.clamp_max(_LARGEST)  # a first value near zero: the task has all the weight
         self.first[self.present] = torch.where(known, first, excess)
         logs = self.log_weights[self.present] + self.step_size * ratio
         self.log_weights[self.present] = logs

@@ -16,12 +16,12 @@ _CLOSEST = 1 - 1e-8
 class GradVacWeighting(Weighting, Stochastic):
     """Gradients are turned until their cosines reach a moving average of past ones (Alg. 1).
 
-    For each task i, over the other tasks j in random order, with `p = cos(v_i, g_j)` and the target
-    `t_ij`: if `p < t_ij` then
+    For each task i, over the other tasks j in random order, with `p = cos(v_i, g_j)`, the target
+    `t = t_ij`, and `r(x) = sqrt(1 - x^2)`: if `p < t` then
 
-        `v_i <- v_i + |v_i| (t_ij sqrt(1 - p^2) - p sqrt(1 - t_ij^2)) / (|g_j| sqrt(1 - t_ij^2)) g_j`
+        `v_i <- v_i + |v_i| (t r(p) - p r(t)) / (|g_j| r(t)) g_j`
 
-    which makes the cosine `t_ij`; then `t_ij <- (1 - beta) t_ij + beta p`. The update is
+    which makes the cosine `t`; then `t_ij <- (1 - beta) t + beta p`. The update is
     `sum_i v_i`. Targets start at zero, where the first step is PCGrad's. All of it happens in the
     coordinates of unit gradients, so that only the Gramian is needed.
 
@@ -33,9 +33,9 @@ class GradVacWeighting(Weighting, Stochastic):
             gradient was turned.
         seed: See `Stochastic`; it decides the orders.
 
-    Gradients are compared as a whole (the paper also does so by layer). Targets do not exceed
-    `1 - 1e-8`, where the formula divides by zero. Gradients of zero are left out, and so are tasks
-    without labels: their targets stay.
+    Gradients are compared as a whole (the paper also does so by layer). Targets are kept `1e-8`
+    away from 1 and -1, where the formula divides by zero. Gradients of zero are left out, and so
+    are tasks without labels: their targets stay.
 
     References:
         Wang, Tsvetkov, Firat, Cao. Gradient Vaccine: Investigating and Improving Multi-task
@@ -82,7 +82,7 @@ class GradVacWeighting(Weighting, Stochastic):
             lengths = np.sqrt((coordinates * products).sum(1).clip(min=0.0))
             cosine = products[every, others] / np.where(lengths > 0, lengths, 1.0)
             cosine = cosine.clip(-1.0, 1.0)
-            target = state[every, others].clip(max=_CLOSEST)
+            target = state[every, others].clip(-_CLOSEST, _CLOSEST)
             turned = (cosine < target) & (lengths > 0)
             sine, target_sine = np.sqrt(1 - cosine**2), np.sqrt(1 - target**2)
             factor = lengths * (target * sine - cosine * target_sine) / target_sine

@@ -6,7 +6,7 @@ import numpy as np
 from torch import Tensor
 
 from mtl.errors import ConfigError
-from mtl.linalg import equilibrate, fair_weights
+from mtl.linalg import Equilibrated, equilibrate, fair_weights
 from mtl.parts import Weighting
 
 
@@ -61,13 +61,18 @@ class NashMTLWeighting(Weighting):
         if not scaled.rows.size:
             return scaled.expand(scaled.norms, 1.0)
         solution = fair_weights(scaled.cosines, np.ones(len(scaled.rows)))
-        length = float(np.sqrt(max(solution @ scaled.cosines @ solution, 0.0)))
+        length = scaled.length(solution)
         if self.like != "paper":
-            factor = scaled.norms.max() * np.sqrt(
-                np.linalg.norm(scaled.cosines * np.outer(*2 * [scaled.norms / scaled.norms.max()]))
-            )
+            factor = _root_of_norm(scaled)
             solution, length = solution * factor, length * factor
         if self.max_norm is not None and length > self.max_norm:
             solution = solution * (self.max_norm / length)
         weights = solution / scaled.norms
         return scaled.expand(weights, float(weights.mean()))
+
+
+def _root_of_norm(scaled: Equilibrated) -> float:
+    """`sqrt(|G|_F)`, without squares that overflow."""
+    largest = float(scaled.norms.max())
+    relative = scaled.norms / largest
+    return largest * float(np.linalg.norm(scaled.cosines * np.outer(relative, relative))) ** 0.5

@@ -19,8 +19,8 @@ class Preference(Weighting):
 
     Args:
         weighting: Any weighting; a TorchJD one is adapted.
-        preference: Positive, one number a task; the larger, the more the task counts. With ones
-            nothing changes.
+        preference: Positive, one number a task; the larger, the more the task counts. Default:
+            ones, which change nothing.
 
     In YAML::
 
@@ -39,14 +39,18 @@ class Preference(Weighting):
 
     preference: Tensor
 
-    def __init__(self, weighting: Weighting | nn.Module, preference: Sequence[float]) -> None:
+    def __init__(
+        self, weighting: Weighting | nn.Module, preference: Sequence[float] | None = None
+    ) -> None:
         super().__init__()
         self.weighting = check_weighting(weighting)
         self.head_grad = self.weighting.head_grad  # type: ignore[misc]
-        values = torch.tensor(check_preference(preference))
+        values = torch.tensor([1.0] if preference is None else check_preference(preference))
         self.register_buffer("preference", values, persistent=False)
 
     def forward(self, gramian: Tensor) -> Tensor:
         """Weights `[m]` from the Gramian `[m, m]`."""
+        if len(self.preference) == 1:
+            return self.weighting(gramian)  # a common factor changes nothing
         preference = self.preference[self.present].to(gramian)
         return preference * self.weighting(gramian * torch.outer(preference, preference))

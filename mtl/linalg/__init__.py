@@ -5,6 +5,7 @@ from mtl.linalg.equilibrate import Equilibrated, equilibrate
 from mtl.linalg.gramian import cosines, gramian, inner_products
 from mtl.linalg.min_norm import min_norm_weights
 from mtl.linalg.quadratic import nonnegative_qp
+from mtl.linalg.simplex import project_simplex
 
 __all__ = [
     "Equilibrated",
@@ -15,4 +16,5 @@ __all__ = [
     "inner_products",
     "min_norm_weights",
     "nonnegative_qp",
+    "project_simplex",
 ]

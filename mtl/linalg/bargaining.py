@@ -10,6 +10,7 @@ from mtl.linalg.min_norm import min_norm_weights
 
 _FLOOR = 1e-8
 _ITERATIONS = 200
+_PATIENCE = 30
 _EPS = float(np.finfo(np.float64).eps)
 
 
@@ -40,7 +41,7 @@ def fair_weights(cosines: Matrix, factors: Vector, alpha: float = 1.0) -> Vector
     power = 1 - 1 / alpha
     x = factors ** (alpha / (1 + alpha))  # the solution for orthogonal rows
     trust = 0.1 * min(1.0, alpha)
-    for _ in range(_ITERATIONS):
+    for iteration in range(_ITERATIONS):
         gains = factors * x**power
         slopes = x * (cosines @ x) - gains
         unit = 1 / np.sqrt(x * x * cosines.diagonal() + gains / alpha)
@@ -54,8 +55,9 @@ def fair_weights(cosines: Matrix, factors: Vector, alpha: float = 1.0) -> Vector
         else:
             growth = _curved(change)
         x = x * growth
-        # The step just made squares the error; or the objective is lowest to rounding.
-        if largest < 1e-7 or -float(slopes @ change) <= _EPS * size:
+        if largest < 1e-7:  # the step just made squares the error
+            return x
+        if iteration > _PATIENCE and -float(slopes @ change) <= _EPS * size:  # rounding is left
             return x
     if -float(slopes @ change) <= 1e-10 * size:  # norms or powers spread over many orders
         return x

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,6 +30,10 @@ class Equilibrated:
     norms: Vector
     rows: NDArray[np.intp]
     like: Tensor
+
+    def length(self, values: Vector) -> float:
+        """Norm of the combination of unit rows with these coordinates, `[r]`."""
+        return math.sqrt(max(float(values @ self.cosines @ values), 0.0))
 
     def expand(self, values: Vector, zero_rows: float) -> Tensor:
         """Values of the non-zero rows to `[m]`, in the Gramian's dtype and device."""

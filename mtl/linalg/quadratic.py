@@ -11,7 +11,7 @@ Mask = NDArray[np.bool_]
 
 _EPS = float(np.finfo(np.float64).eps)
 _RIDGE = 16 * _EPS
-_EXCHANGES = 8
+_EXCHANGES = 4
 
 
 def nonnegative_qp(quadratic: Matrix, linear: Vector, free: Mask | None = None) -> Vector:
@@ -41,6 +41,7 @@ def nonnegative_qp(quadratic: Matrix, linear: Vector, free: Mask | None = None) 
         Lawson, Hanson. Solving Least Squares Problems, chapter 23. 1974.
     """
     free = linear < 0 if free is None else free
+    quadratic = quadratic + np.diag(np.full(len(linear), _RIDGE * len(linear)))
     for _ in range(_EXCHANGES):
         z = _solve(quadratic, linear, free)
         tolerance = _tolerance(linear, z)
@@ -94,11 +95,9 @@ def _walk(
 def _solve(quadratic: Matrix, linear: Vector, free: Mask) -> Vector:
     """The minimizer with support `free`, any sign."""
     z = np.zeros_like(linear)
-    index = np.flatnonzero(free)
+    index = free.nonzero()[0]
     if index.size:
-        system = quadratic[np.ix_(index, index)]
-        system[np.diag_indices(index.size)] += _RIDGE * index.size
-        z[index] = np.linalg.solve(system, -linear[index])
+        z[index] = np.linalg.solve(quadratic[index[:, None], index], -linear[index])
     return z
 
 

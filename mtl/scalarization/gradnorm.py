@@ -106,7 +106,7 @@ class GradNorm(Combiner):
         if first_epoch:
             return objectives.minimize(objectives.values.sum())
         norms = objectives.gramian.diagonal().clamp_min(0).sqrt()
-        combined = objectives.weigh(self.weights[self.present])
+        combined = objectives.weigh(self.weights[self.present].clone())
         self._learn(norms, self._rates(losses))
         return combined
 

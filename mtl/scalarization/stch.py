@@ -16,7 +16,7 @@ _EPS = 1e-20  # keeps the logarithm finite at a loss of zero, as in the official
 class STCH(Scalarizer):
     """A smooth maximum of the losses, `mu log sum_i exp(y_i / mu)`.
 
-    * `like="paper"` (Eq. 10): `y_i = w_i (L_i - z_i)` with a preference `w` (default `1/m`, as in
+    * `like="paper"`: `y_i = w_i (L_i - z_i)` with a preference `w` (default `1/m`, as in
       TorchJD) and an ideal point `z`.
     * `like="libmtl"`, the official multi-task code: `y_i = w_i log(L_i / nadir_i)` (default
       `w_i = 1`), and the value is multiplied by m. The nadir is the mean of each loss in the last

@@ -1,0 +1,79 @@
+"""Multi-objective gradient correction."""
+
+import torch
+from torch import Tensor
+
+from mtl.aggregation.memory import GradientMemory
+from mtl.errors import ConfigError
+from mtl.linalg import project_simplex
+from mtl.parts import Aggregator
+
+
+class MoCo(Aggregator):
+    """Moving averages of the gradients, combined by slowly changing weights (Alg. 1).
+
+    With the averages `y_i <- y_i - beta_t (y_i - g_i)` from zero, the weights move towards those of
+    the shortest combination, `w <- P(w - gamma_t (Y Y^T + rho I) w)`, `P` the projection on the
+    simplex; the update is `w Y`. At the step t = 1, 2, ... `beta_t = beta / t^beta_decay` and
+    `gamma_t = gamma / t^gamma_decay`.
+
+    Args:
+        num_tasks: Number of tasks.
+        beta: Rate of the averages, in (0, 1].
+        beta_decay: >= 0.
+        gamma: Rate of the weights, > 0.
+        gamma_decay: >= 0.
+        rho: Regularization towards equal weights, >= 0.
+
+    The rates are LibMTL's defaults. LibMTL (the authors' code) scales each gradient to the length
+    of its loss, and takes a softmax for the projection; this is the paper's algorithm. `gamma` has
+    the scale of an inverse squared gradient norm: with gradients far from length one, change it.
+    The state is as large as the Jacobian. A task without labels in a step keeps its average and
+    weight; the weights of the others are projected among themselves, times their sum.
+
+    References:
+        Fernando, Shen, Liu, Chaudhury, Murugesan, Chen. Mitigating Gradient Bias in
+        Multi-objective Learning: A Provably Convergent Approach. ICLR 2023.
+        https://arxiv.org/abs/2210.12624
+    """
+
+    weights: Tensor
+
+    def __init__(
+        self,
+        num_tasks: int,
+        *,
+        beta: float = 0.5,
+        beta_decay: float = 0.5,
+        gamma: float = 0.1,
+        gamma_decay: float = 0.5,
+        rho: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if not 0 < beta <= 1:
+            raise ConfigError(f"`beta` should be in (0, 1]. Got {beta}.")
+        if gamma <= 0:
+            raise ConfigError(f"`gamma` should be positive. Got {gamma}.")
+        for name, value in (("beta_decay", beta_decay), ("gamma_decay", gamma_decay), ("rho", rho)):
+            if value < 0:
+                raise ConfigError(f"`{name}` should be 0 or more. Got {value}.")
+        self.beta, self.beta_decay = beta, beta_decay
+        self.gamma, self.gamma_decay = gamma, gamma_decay
+        self.rho = rho
+        self.memory = GradientMemory(num_tasks)
+        self.register_buffer("weights", torch.full((num_tasks,), 1 / num_tasks))
+
+    def forward(self, jacobian: Tensor) -> Tensor:
+        """Direction `[n]` from the Jacobian `[m, n]`, and a step of the state."""
+        rows = self.memory.like(jacobian)
+        self.memory.steps += 1
+        time = self.memory.steps
+        averages = rows[self.present].lerp(jacobian, self.beta / time**self.beta_decay)
+        rows[self.present] = averages
+        weights = self.weights[self.present].to(jacobian)
+        share = weights.sum()
+        weights = weights / torch.where(share > 0, share, 1.0)
+        slopes = averages @ (weights @ averages) + self.rho * weights
+        weights = project_simplex(weights - self.gamma / time**self.gamma_decay * slopes)
+        self.weights[self.present] = (share * weights).to(self.weights)
+        return weights @ averages

@@ -1,0 +1,174 @@
+"""IMTL-G, Aligned-MTL, SDMGrad and normalized MGDA against their definitions."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+
+from mtl.aggregation import (
+    AlignedMTLWeighting,
+    IMTLGWeighting,
+    MGDAWeighting,
+    SDMGradWeighting,
+)
+from mtl.errors import ConfigError
+from mtl.linalg import cosines, min_norm_weights, project_simplex
+from tests.unit.aggregation.families import COUNTS, FAMILIES, angle, direction, gradients, rows_of
+
+FULL_RANK = [family for family in FAMILIES if family != "low rank"]
+
+# ------------------------------------------------------------------------------------------ IMTL-G
+
+
+def closed_form(rows):
+    """The paper's Eq. 2, in differences to the first gradient, as LibMTL has it."""
+    units = rows / rows.norm(dim=1, keepdim=True)
+    differences, unit_differences = rows[:1] - rows[1:], units[:1] - units[1:]
+    rest = torch.linalg.solve(
+        (differences @ unit_differences.T).T, (rows[0] @ unit_differences.T)[:, None]
+    )[:, 0]
+    return torch.cat([1 - rest.sum()[None], rest])
+
+
+@pytest.mark.parametrize("family", FULL_RANK)
+@pytest.mark.parametrize("count", COUNTS)
+def test_imtl_g_golden(count, family):
+    for seed in range(3):
+        rows = rows_of(family, count, seed)
+        found, expected = direction(IMTLGWeighting(), rows), closed_form(rows) @ rows
+        assert angle(found, expected) < 1e-6
+        projections = rows @ found / rows.norm(dim=1)
+        torch.testing.assert_close(projections, projections.mean().expand(count), rtol=1e-8, atol=0)
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(rows=gradients)
+def test_imtl_g_weights_sum_to_one(rows):
+    assert float(IMTLGWeighting()(rows @ rows.T).sum()) == pytest.approx(1.0)
+
+
+def test_imtl_g_agrees_with_torchjd():
+    reference = pytest.importorskip("torchjd.aggregation").IMTLGWeighting()
+    for seed in range(200):
+        rows = rows_of(("gauss", "aligned", "spread10")[seed % 3], 2 + seed % 6, seed)
+        gram = rows @ rows.T
+        torch.testing.assert_close(IMTLGWeighting()(gram), reference(gram), rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("count", [3, 10, 40])
+def test_imtl_g_of_dependent_gradients_is_the_least_squares_solution(count):
+    rows = rows_of("low rank", count)
+    units = (rows / rows.norm(dim=1, keepdim=True)).numpy()
+    nearest = np.linalg.lstsq(units, np.ones(count), rcond=1e-8)[0]
+    found = direction(IMTLGWeighting(), rows)
+    assert angle(found, torch.from_numpy(nearest)) < 1e-6
+
+
+def test_imtl_g_of_opposite_gradients_cancels():
+    rows = torch.tensor([[1.0, 2.0], [-3.0, -6.0]], dtype=torch.float64)
+    assert IMTLGWeighting()(rows @ rows.T).tolist() == pytest.approx([0.75, 0.25])
+
+
+# -------------------------------------------------------------------------------------- Aligned-MTL
+
+
+@pytest.mark.parametrize("family", FULL_RANK)
+@pytest.mark.parametrize("count", COUNTS)
+@pytest.mark.parametrize("scale", ["min", "median", "rmse"])
+def test_aligned_mtl_golden(scale, count, family):
+    """By the singular value decomposition of the Jacobian itself."""
+    rows = rows_of(family, count)
+    left, sizes, right = torch.linalg.svd(rows, full_matrices=False)
+    square = {
+        "min": sizes[-1] ** 2,
+        "median": sizes.square().median(),
+        "rmse": sizes.square().mean(),
+    }[scale]
+    expected = square.sqrt() * left.sum(0) @ right
+    found = direction(AlignedMTLWeighting(scale=scale), rows)
+    assert float((found - expected).norm()) < 1e-6 * float(expected.norm())
+    mean = direction(AlignedMTLWeighting(scale=scale, like="torchjd"), rows)
+    torch.testing.assert_close(mean, found / count)
+
+
+@pytest.mark.parametrize("scale", ["min", "median", "rmse"])
+def test_aligned_mtl_agrees_with_torchjd(scale):
+    reference = pytest.importorskip("torchjd.aggregation").AlignedMTLWeighting(scale_mode=scale)
+    for seed in range(200):
+        rows = rows_of(FAMILIES[seed % 5], 2 + seed % 6, seed)
+        found = AlignedMTLWeighting(scale=scale, like="torchjd")(rows @ rows.T)
+        torch.testing.assert_close(found, reference(rows @ rows.T), rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("count", [3, 10, 40])
+def test_aligned_mtl_of_dependent_gradients(count):
+    rows = rows_of("low rank", count)
+    left, sizes, right = torch.linalg.svd(rows, full_matrices=False)
+    rank = (count + 1) // 2
+    expected = sizes[rank - 1] * left[:, :rank].sum(0) @ right[:rank]
+    assert angle(direction(AlignedMTLWeighting(), rows), expected) < 1e-6
+
+
+def test_aligned_mtl_leaves_orthogonal_gradients_of_one_length():
+    gram = 4 * torch.eye(3, dtype=torch.float64)
+    assert AlignedMTLWeighting()(gram).tolist() == pytest.approx([1.0] * 3)
+
+
+# --------------------------------------------------------------------------------- SDMGrad and MGDA
+
+
+def test_sdmgrad_minimizes_its_objective():
+    for seed in range(10):
+        rows = rows_of("conflict", 4, seed)
+        mean = rows.mean(0)
+        weights = SDMGradWeighting(strength=0.5)(rows @ rows.T)
+        simplex = weights * 1.5 - 0.5 / 4
+        assert bool((simplex >= -1e-12).all())
+        slopes = rows @ (simplex @ rows + 0.5 * mean)
+        gap = simplex @ slopes - slopes.min()
+        assert abs(float(gap)) < 1e-9 * float(slopes.abs().max())
+
+
+def test_sdmgrad_lies_between_mgda_and_the_mean():
+    rows = rows_of("gauss", 4)
+    gram = rows @ rows.T
+    torch.testing.assert_close(SDMGradWeighting(strength=0.0)(gram), MGDAWeighting()(gram))
+    assert SDMGradWeighting(strength=1e9)(gram).tolist() == pytest.approx([0.25] * 4)
+
+
+def test_normalized_mgda():
+    rows = rows_of("spread100", 4)
+    gram = rows @ rows.T
+    expected = min_norm_weights(cosines(gram))
+    torch.testing.assert_close(MGDAWeighting(normalize="norm")(gram), expected)
+    libmtl = MGDAWeighting(normalize="norm", like="libmtl")(gram)
+    torch.testing.assert_close(libmtl * rows.norm(dim=1), expected)
+
+
+def test_projection_on_the_simplex():
+    point = torch.tensor([0.5, 2.0, -1.0], dtype=torch.float64)
+    assert project_simplex(point).tolist() == [0.0, 1.0, 0.0]
+    assert project_simplex(torch.zeros(4)).tolist() == [0.25] * 4
+    for seed in range(20):
+        point = rows_of("gauss", 1, seed, width=6)[0]
+        found = project_simplex(point)
+        assert float(found.sum()) == pytest.approx(1.0)
+        # KKT: the same shift where positive, no smaller one elsewhere.
+        shift = point - found
+        assert bool((shift <= shift[found > 0].min() + 1e-12).all())
+        assert float(shift[found > 0].std(unbiased=False)) < 1e-12
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: AlignedMTLWeighting(scale="max"),
+        lambda: AlignedMTLWeighting(like="other"),
+        lambda: MGDAWeighting(normalize="loss"),
+        lambda: MGDAWeighting(like="torchjd"),
+        lambda: SDMGradWeighting(strength=-1.0),
+    ],
+)
+def test_options_out_of_range(build):
+    with pytest.raises(ConfigError, match="should be"):
+        build()
