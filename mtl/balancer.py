@@ -56,7 +56,7 @@ class Balancer(nn.Module):
 
     In a hand-written loop::
 
-        step = Step.evaluate(model, tasks, batch)
+        step = Step.evaluate(model, tasks, batch, needs=balancer.needs)
         optimizer.zero_grad()
         balancer.backward(step)
         optimizer.step()
@@ -176,7 +176,7 @@ class Balancer(nn.Module):
         """Tells the parts that ask for it that the optimizer has stepped.
 
         Args:
-            step: The step whose gradients it used, made with `replayable=True`.
+            step: The step whose gradients it used, made with `needs=balancer.needs`.
         """
         for part in self._parts():
             if Needs.AFTER_STEP in part.needs:

@@ -133,7 +133,7 @@ class Factor:
         if self._layer.bias is not None:
             sums = gradients.sum(1)
             result = result + inner_products(sums, sums)
-        return result
+        return (result + result.T) / 2
 
     def combine(self, weights: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Gradients of weight and bias for `weights @ rows`."""

@@ -88,13 +88,11 @@ class MTLModule(lightning.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002
         """Builds the step; its losses are differentiated by the balancer in `backward`."""
-        needs = self.balancer.needs
         self.step = Step.evaluate(
             self.model,
             self.tasks,
             batch,
-            replayable=bool(needs & (Needs.RECOMPUTE | Needs.AFTER_STEP)),
-            factors=Needs.GRAMIAN in needs and not needs & (Needs.JACOBIAN | Needs.REPRESENTATION),
+            needs=self.balancer.needs,
             context=self.trainer.precision_plugin.train_step_context,
         )
         self._surrogate = self.step.values.detach().sum().requires_grad_()

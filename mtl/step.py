@@ -19,6 +19,7 @@ from torch import Tensor
 from mtl.distributed import all_reduce, all_reduce_list, world_size
 from mtl.errors import NonFiniteError, TaskError, UnsupportedError
 from mtl.factors import Factor, LinearCall, record_linear_calls, worthwhile
+from mtl.parts import Needs
 from mtl.replay import Replay
 from mtl.rows import Rows
 
@@ -98,8 +99,7 @@ class Step:
         tasks: Sequence[Task],
         batch: tuple[Any, Mapping[str, Tensor]],
         *,
-        replayable: bool = False,
-        factors: bool = False,
+        needs: Needs = Needs.LOSSES,
         context: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext,
     ) -> Step:
         """Runs the model on a batch and takes the losses.
@@ -109,9 +109,9 @@ class Step:
             tasks: The tasks, in the order of rows.
             batch: `(inputs, targets)`; `targets` maps task names to labels. A task that is missing
                 there, or whose labels are all invalid, is absent from this step.
-            replayable: Keep what `recompute()` needs (the state of the random generators).
-            factors: Note the linear layers, so that a Gramian at the parameter level can be had
-                without forming their rows.
+            needs: What the balancer will ask (`balancer.needs`): to evaluate again, the state of
+                the random generators is kept; for a Gramian at the parameter level, linear layers
+                are noted, so that it can be had without forming their rows.
             context: Precision context in which forward passes run.
 
         Raises:
@@ -127,7 +127,8 @@ class Step:
 
         def run() -> Step:
             calls: list[LinearCall] = []
-            recorder = record_linear_calls(model, calls) if factors else contextlib.nullcontext()
+            noted = needs & (Needs.GRAMIAN | Needs.JACOBIAN | Needs.REPRESENTATION) == Needs.GRAMIAN
+            recorder = record_linear_calls(model, calls) if noted else contextlib.nullcontext()
             with context():
                 with recorder:
                     outputs = model(inputs)
@@ -153,7 +154,8 @@ class Step:
                 linear_calls=calls,
             )
 
-        replay = Replay(run, model) if replayable else None
+        again = needs & (Needs.RECOMPUTE | Needs.AFTER_STEP)
+        replay = Replay(run, model) if again else None
         return run()
 
     # ---------------------------------------------------------------- what is known of the losses
@@ -320,12 +322,12 @@ class Step:
         left as they were.
 
         Raises:
-            UnsupportedError: The Step was built without `replayable` or `recompute`.
+            UnsupportedError: The Step was built without `needs` or `recompute`.
         """
         if self._recompute is None:
             raise UnsupportedError(
                 "This step cannot be recomputed. Build it with Step.evaluate(..., "
-                "replayable=True), or pass `recompute` to Step."
+                "needs=balancer.needs), or pass `recompute` to Step."
             )
         again = self._recompute()
         again.scale = self.scale

@@ -11,7 +11,6 @@ from torch import Tensor
 from benchmarks.base import Batch
 from benchmarks.speed.timing import timed
 from mtl import Balancer, MultiTaskModel, Step, Task
-from mtl.parts import Needs
 
 Contender = Callable[[], float]
 
@@ -59,11 +58,10 @@ class GradientCost:
     def balanced(self, balancer: Balancer) -> Contender:
         """Forward, and what a balancer does to fill `.grad`."""
         model, tasks = self._model()
-        factors = balancer.needs == Needs.GRAMIAN
 
         def step() -> None:
             model.zero_grad()
-            balancer.backward(Step.evaluate(model, tasks, self._batch, factors=factors))
+            balancer.backward(Step.evaluate(model, tasks, self._batch, needs=balancer.needs))
 
         return timed(step)
 

@@ -9,7 +9,7 @@ from mtl.errors import ConfigError
 from mtl.linalg import equilibrate
 from mtl.parts import Weighting
 
-_RANK = 1e-8
+_RANK = 1e-6
 
 
 class AlignedMTLWeighting(Weighting):
@@ -26,9 +26,9 @@ class AlignedMTLWeighting(Weighting):
             `p = 1 / m`.
 
     Which eigenvalues are zero is rounding in all implementations. Here their number is the rank of
-    the matrix of cosines (eigenvalues above 1e-8 of the largest), so that short gradients count as
-    long ones do; in the others' float32 they drop out where norms are spread over 1e4, and the
-    direction is 55 to 71 % off.
+    the matrix of cosines (eigenvalues above 1e-6 of the largest; the rounding of float32 gradients
+    leaves up to 1e-7), so that short gradients count as long ones do; in the others' float32 they
+    drop out where norms are spread over 1e4, and the direction is 55 to 71 % off.
 
     The method is not equivariant to the scale of a task, on purpose. Gradients of zero change
     nothing, and get the weight 0; if all are, the weights are `p`.

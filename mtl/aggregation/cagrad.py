@@ -17,7 +17,7 @@ _STATIONARY = 1e-7
 
 
 class CAGradWeighting(Weighting):
-    """The direction near the mean gradient that does most for the worst task (Eq. 4, Alg. 1).
+    """The direction near the mean gradient that does most for the worst task (Alg. 1).
 
     `max_d min_i <g_i, d>` over `|d - g_0| <= c |g_0|`, with the mean `g_0`. Its dual is a convex
     problem over the simplex, `min_w <g_w, g_0> + c |g_0| |g_w|` with `g_w = w J`; the direction is

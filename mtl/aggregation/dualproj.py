@@ -7,7 +7,7 @@ from mtl.parts import Weighting
 
 
 class DualProjWeighting(Weighting):
-    """The direction nearest to the mean gradient that harms no task (Eq. 8 and 11).
+    """The direction nearest to the mean gradient that harms no task (Eq. 11).
 
     `w = argmin_v |v J|^2` over `v >= 1/m`: the projection of `sum_i g_i / m` onto the dual cone
     `{d: <g_j, d> >= 0 for all j}`.

@@ -37,8 +37,8 @@ class ExcessMTL(Combiner):
     keep their weight; those of the others are normalized among themselves.
 
     References:
-        He, Zhou, Zhang, Xu, Lin, Yu, Chen, Zhao. Robust Multi-Task Learning with Excess Risks.
-        ICML 2024. https://arxiv.org/abs/2402.02009
+        He, Zhou, Zhang, Yun, Xu, Zeng, Chilimbi, Zhao. Robust Multi-Task Learning with Excess
+        Risks. ICML 2024. https://arxiv.org/abs/2402.02009
     """
 
     needs: ClassVar[Needs] = Needs.JACOBIAN

@@ -8,7 +8,7 @@ from mtl.parts import Weighting
 
 
 class SDMGradWeighting(Weighting):
-    """Between the shortest convex combination of the gradients and their mean (Eq. 9 and 10).
+    """Between the shortest convex combination of the gradients and their mean.
 
     `d = (g_w + strength g_0) / (1 + strength)` with the mean `g_0`, and `w` the minimizer of
     `|g_w + strength g_0|` over the simplex: the direction that does most for the worst task, with

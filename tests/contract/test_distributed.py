@@ -39,7 +39,7 @@ def train(variant, kind, rows):
         balancer.on_epoch_start(epoch)
         batch = inputs[rows], {name: values[rows] for name, values in targets.items()}
         optimizer.zero_grad()
-        step = Step.evaluate(model, tasks, batch, replayable=True)
+        step = Step.evaluate(model, tasks, batch, needs=balancer.needs)
         balancer.backward(step)
         optimizer.step()
         balancer.after_step(step)

@@ -10,7 +10,6 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from mtl import Balancer, MTLModule, Step
 from mtl.callbacks import AtomicCheckpointIO, RandomState
-from mtl.parts import Needs
 from tests.support import VARIANTS, ToyData, assert_same, make_balancer, make_model, state_of
 
 EPOCHS = 3
@@ -54,15 +53,12 @@ def bare_loop(variant, *, accumulate=1, clip=None, autocast=False):
     optimizer = torch.optim.Adam(groups, lr=0.01)
     parameters = [p for group in groups for p in group["params"]]
     loader = ToyData().loader()
-    factors = Needs.GRAMIAN in balancer.needs and Needs.REPRESENTATION not in balancer.needs
     context = lambda: torch.autocast("cpu", torch.bfloat16, enabled=autocast)  # noqa: E731
     for epoch in range(EPOCHS):
         loader.sampler.set_epoch(epoch)
         balancer.on_epoch_start(epoch)
         for i, batch in enumerate(loader):
-            step = Step.evaluate(
-                model, tasks, batch, replayable=True, factors=factors, context=context
-            )
+            step = Step.evaluate(model, tasks, batch, needs=balancer.needs, context=context)
             step.scale = 1 / accumulate
             balancer.backward(step)
             if (i + 1) % accumulate == 0:
@@ -136,7 +132,7 @@ def test_only_the_optimizer_changes_the_model(variant):
     model, tasks = make_model(noisy=True)
     balancer = make_balancer(variant)
     balancer.on_epoch_start(0)
-    step = Step.evaluate(model, tasks, ToyData().batch(), replayable=True)
+    step = Step.evaluate(model, tasks, ToyData().batch(), needs=balancer.needs)
     before = state_of(model)
     random_state = torch.get_rng_state()
     report = balancer.backward(step)
@@ -156,8 +152,8 @@ def test_one_task_is_plain_training(variant):
         regularizers=dict(balancer.regularizers),
         sharpness=balancer.sharpness,
     )
-    balancer.backward(Step.evaluate(model, tasks, ToyData().batch(), replayable=True))
-    reference.backward(Step.evaluate(plain, tasks, ToyData().batch(), replayable=True))
+    balancer.backward(Step.evaluate(model, tasks, ToyData().batch(), needs=balancer.needs))
+    reference.backward(Step.evaluate(plain, tasks, ToyData().batch(), needs=balancer.needs))
     for p, q in zip(model.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(p.grad, q.grad)
 
@@ -172,7 +168,7 @@ def test_state_survives_a_state_dict(variant):
             balancer.on_epoch_start(first_epoch + i)
             model.zero_grad()
             batch = ToyData().batch(slice(3 * i, 3 * i + 9))
-            step = Step.evaluate(model, tasks, batch, replayable=True)
+            step = Step.evaluate(model, tasks, batch, needs=balancer.needs)
             balancer.backward(step)
             gradients += [p.grad.clone() for p in model.parameters()]
             torch.optim.SGD(model.parameters(), lr=0.01).step()
@@ -198,7 +194,7 @@ def test_absent_tasks_get_no_gradient_and_no_weight(variant):
     balancer.on_epoch_start(0)
     inputs, targets = ToyData().batch()
     targets = {**targets, "task1": torch.full_like(targets["task1"], torch.nan)}
-    report = balancer.backward(Step.evaluate(model, tasks, (inputs, targets), replayable=True))
+    report = balancer.backward(Step.evaluate(model, tasks, (inputs, targets), needs=balancer.needs))
     assert report.tasks == ("task0", "task2")
     assert report.weights is None or len(report.weights) == 2
     head = model.heads["task1"]

@@ -21,7 +21,7 @@ FULL_RANK = [family for family in FAMILIES if family != "low rank"]
 
 
 def closed_form(rows):
-    """The paper's Eq. 2, in differences to the first gradient, as LibMTL has it."""
+    """The paper's closed form, in differences to the first gradient, as LibMTL has it."""
     units = rows / rows.norm(dim=1, keepdim=True)
     differences, unit_differences = rows[:1] - rows[1:], units[:1] - units[1:]
     rest = torch.linalg.solve(

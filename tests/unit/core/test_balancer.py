@@ -210,7 +210,7 @@ def test_reports_have_no_graph(name, sharpness):
         regularizers=[Activity()],
         sharpness=sharpness,
     )
-    report = balancer.backward(Step.evaluate(model, tasks, batch, replayable=True))
+    report = balancer.backward(Step.evaluate(model, tasks, batch, needs=balancer.needs))
     assert isinstance(report, Report)
     tensors = [report.losses, report.weights, report.gramian, *report.scalars.values()]
     found = [t for t in tensors if t is not None]
@@ -227,7 +227,7 @@ def test_backward_changes_neither_parameters_nor_buffers(name, level):
     backbone = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
     model, tasks, batch = problem(backbone=backbone)
     balancer = Balancer(COMBINERS[name](3), level=level, sharpness=JointSAM(rho=0.5))
-    step = Step.evaluate(model, tasks, batch, replayable=True)
+    step = Step.evaluate(model, tasks, batch, needs=balancer.needs)
     before = copy.deepcopy(model.state_dict())
     state = torch.get_rng_state()
     balancer.backward(step)

@@ -8,6 +8,7 @@ from torch.nn import functional
 from mtl import Balancer, MultiTaskModel, Step, Task
 from mtl.aggregation import GradDrop, MGDAWeighting, PCGradWeighting
 from mtl.factors import worthwhile
+from mtl.parts import Needs
 from mtl.transforms import Log
 
 
@@ -62,7 +63,8 @@ def batch(kind, num_tasks, samples=4):
 
 def gradients(kind, combine, *, factors, num_tasks=5, scale=1.0, **options):
     model, tasks = make(kind, num_tasks)
-    step = Step.evaluate(model, tasks, batch(kind, num_tasks), factors=factors)
+    needs = Needs.GRAMIAN if factors else Needs.LOSSES
+    step = Step.evaluate(model, tasks, batch(kind, num_tasks), needs=needs)
     step.scale = scale
     report = Balancer(combine, **options).backward(step)
     return model, step, report
@@ -83,7 +85,7 @@ def test_equal_to_whole_rows(kind, make_combine, options, scale):
 
 def test_only_layers_that_qualify():
     model, tasks = make("reused", 5)
-    step = Step.evaluate(model, tasks, batch("reused", 5), factors=True)
+    step = Step.evaluate(model, tasks, batch("reused", 5), needs=Needs.GRAMIAN)
     kept = {id(p) for factor in step.factors(5) for p in factor.parameters}
     assert id(model.backbone.last.weight) in kept
     assert id(model.backbone.twice.weight) not in kept
@@ -94,7 +96,7 @@ def test_frozen_and_tied_layers_stay_out():
     model, tasks = make("mlp", 5)
     model.backbone[0].weight.requires_grad_(False)
     model.heads["t0"].weight = model.heads["t1"].weight
-    step = Step.evaluate(model, tasks, batch("mlp", 5), factors=True)
+    step = Step.evaluate(model, tasks, batch("mlp", 5), needs=Needs.GRAMIAN)
     kept = {id(p) for factor in step.factors(5) for p in factor.parameters}
     assert id(model.backbone[2].weight) in kept
     assert id(model.backbone[0].bias) not in kept
@@ -104,7 +106,8 @@ def test_frozen_and_tied_layers_stay_out():
 def test_many_samples_are_cheaper_as_rows():
     model, tasks = make("mlp", 5)
     few, many = (
-        Step.evaluate(model, tasks, batch("mlp", 5, samples), factors=True) for samples in (4, 4000)
+        Step.evaluate(model, tasks, batch("mlp", 5, samples), needs=Needs.GRAMIAN)
+        for samples in (4, 4000)
     )
     assert few.factors(5)
     assert not many.factors(5)
@@ -124,7 +127,7 @@ def test_subclasses_and_hooks_are_not_noted():
 
     tasks = [Task(name, nn.Linear(40, 1), nn.MSELoss()) for name in ("t0", "t1")]
     model = MultiTaskModel(nn.Sequential(Scaled(6, 40), nn.Tanh()), tasks).double()
-    step = Step.evaluate(model, tasks, batch("mlp", 2), factors=True)
+    step = Step.evaluate(model, tasks, batch("mlp", 2), needs=Needs.GRAMIAN)
     assert not step.factors(2)
     assert not any(m._forward_hooks for m in model.modules())
     assert worthwhile([], [], [], 2) == []

@@ -7,6 +7,7 @@ from torch import nn
 from mtl import MultiTaskModel, Step, Task
 from mtl.errors import NonFiniteError, TaskError, UnsupportedError
 from mtl.losses import MSE
+from mtl.parts import Needs
 from tests.unit.core.toy import (
     flat,
     losses_of,
@@ -177,7 +178,7 @@ def replayable():
 def test_recompute_draws_the_same_dropout():
     model, tasks, batch = replayable()
     other = Step.evaluate(model, tasks, batch)
-    step = Step.evaluate(model, tasks, batch, replayable=True)
+    step = Step.evaluate(model, tasks, batch, needs=Needs.RECOMPUTE)
     assert not torch.equal(other.values, step.values)
     step.scale = 2.0
     again = step.recompute()
@@ -195,7 +196,7 @@ def test_recompute_draws_the_same_dropout():
 def test_recompute_sees_the_present_parameters():
     model, tasks, batch = replayable()
     model.backbone[2].p = 0.0
-    step = Step.evaluate(model, tasks, batch, replayable=True)
+    step = Step.evaluate(model, tasks, batch, needs=Needs.RECOMPUTE)
     with torch.no_grad():
         model.heads["a"].bias += 1.0
     expected, _ = losses_of(model, tasks, batch)
@@ -204,7 +205,7 @@ def test_recompute_sees_the_present_parameters():
 
 def test_recompute_leaves_buffers_and_random_state_alone():
     model, tasks, batch = replayable()
-    step = Step.evaluate(model, tasks, batch, replayable=True)
+    step = Step.evaluate(model, tasks, batch, needs=Needs.RECOMPUTE)
     assert int(model.backbone[1].num_batches_tracked) == 1
     assert float(model.backbone[1].running_mean.abs().sum()) > 0
     buffers = {name: b.clone() for name, b in model.named_buffers()}
@@ -218,7 +219,7 @@ def test_recompute_leaves_buffers_and_random_state_alone():
 def test_recompute_with_statistics_in_evaluation_mode():
     model, tasks, batch = replayable()
     model.eval()
-    step = Step.evaluate(model, tasks, batch, replayable=True)
+    step = Step.evaluate(model, tasks, batch, needs=Needs.RECOMPUTE)
     again = step.recompute()
     ones = torch.ones(2, dtype=torch.float64)
     for s in (step, again):  # saved running statistics still have their version
@@ -236,14 +237,14 @@ def test_recompute_puts_back_buffers_that_a_module_exchanges():
             return x * self.calls
 
     model, tasks, batch = problem(("a",), backbone=nn.Sequential(nn.Linear(3, 4), Counting()))
-    step = Step.evaluate(model, tasks, batch, replayable=True)
+    step = Step.evaluate(model, tasks, batch, needs=Needs.RECOMPUTE)
     step.recompute()
     assert float(model.backbone[1].calls) == 1.0
 
 
 def test_recompute_needs_a_replayable_step():
     model, tasks, batch = problem()
-    with pytest.raises(UnsupportedError, match="replayable=True"):
+    with pytest.raises(UnsupportedError, match=r"needs=balancer\.needs"):
         Step.evaluate(model, tasks, batch).recompute()
 
 
