@@ -71,7 +71,7 @@ def test_scenes_pictures(scenes):
         with Image.open(scenes.folder / "pictures" / name) as picture:
             picture.load()
             assert min(picture.size) > 64
-            assert len(set(picture.convert("L").resize((64, 64)).getdata())) > 3
+            assert len(set(picture.convert("L").resize((64, 64)).tobytes())) > 3
 
 
 def test_damaged_cache_is_drawn_again(scenes):
