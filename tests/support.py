@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from pathlib import Path
 
+import hydra
 import torch
 from hydra import compose, initialize_config_dir
 from torch import nn
@@ -13,16 +14,33 @@ from torchmetrics import MeanSquaredError
 
 import mtl.config
 from benchmarks.base import ResumableLoader, ResumableSampler
-from mtl import Balancer, MultiTaskModel, Task
+from mtl import Balancer, MultiTaskModel, Task, Weighting
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = ROOT / "configs"
 PRESETS = sorted(p.stem for p in (CONFIGS / "balancer").glob("*.yaml") if p.stem != "default")
 
-# Presets alone, and the slots on top of each other.
+
+@lru_cache
+def compose_config(*overrides: str):
+    mtl.config.register_schema()
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        return compose("train", list(overrides), return_hydra_config=True)
+
+
+def weighs(preset: str) -> bool:
+    """Whether a preset weighs gradients by their Gramian alone: at either level, then."""
+    target = compose_config(f"balancer={preset}").balancer.combine._target_
+    return issubclass(hydra.utils.get_class(target), Weighting)
+
+
+# Presets alone, weightings at the other level too, and the slots on top of each other.
 VARIANTS = {name: [f"balancer={name}"] for name in PRESETS} | {
-    "mgda at the representation": ["balancer=mgda", "balancer.level=representation"],
-    "pcgrad at the representation": ["balancer=pcgrad", "balancer.level=representation"],
+    **{
+        f"{name} at the representation": [f"balancer={name}", "balancer.level=representation"]
+        for name in PRESETS
+        if weighs(name)
+    },
     "pcgrad, heads weighted": ["balancer=pcgrad", "balancer.head_grad=weighted"],
     "log + mgda + activity + joint_sam": [
         "balancer=mgda",
@@ -55,13 +73,6 @@ VARIANTS = {name: [f"balancer={name}"] for name in PRESETS} | {
     "graddrop of torchjd": ["balancer.combine._target_=torchjd.aggregation.GradDrop"],
     "gradnorm at the parameters": ["balancer=gradnorm", "balancer.level=parameters"],
 }
-
-
-@lru_cache
-def compose_config(*overrides: str):
-    mtl.config.register_schema()
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        return compose("train", list(overrides), return_hydra_config=True)
 
 
 def make_balancer(variant: str, num_tasks: int = 3, seed: int = 0) -> Balancer:
