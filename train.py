@@ -25,7 +25,14 @@ from mtl.errors import ConfigError, MTLError
 from mtl.metrics import delta_m, delta_p
 from mtl.model import MultiTaskModel
 from mtl.module import MTLModule
-from mtl.report import Baseline, Results, find_baseline, print_table, protocol_of
+from mtl.report import (
+    Baseline,
+    Results,
+    describe_cost,
+    find_baseline,
+    print_table,
+    protocol_of,
+)
 from mtl.task import Task
 
 ROOT = Path(__file__).parent
@@ -99,6 +106,8 @@ def run(config: DictConfig, module: MTLModule, benchmark: Benchmark) -> Results:
         plugins=[AtomicCheckpointIO()],
         default_root_dir=folder,
     )
+    if trainer.is_global_zero and config.train:
+        print(describe_cost(module.balancer, module.model, len(module.tasks)))
     for logger in trainer.loggers:
         logger.log_hyperparams(plain(config))
     started = time.perf_counter()

@@ -41,12 +41,12 @@ def nonnegative_qp(quadratic: Matrix, linear: Vector, free: Mask | None = None) 
         Lawson, Hanson. Solving Least Squares Problems, chapter 23. 1974.
     """
     free = linear < 0 if free is None else free
-    quadratic = quadratic + np.diag(np.full(len(linear), _RIDGE * len(linear)))
+    quadratic = quadratic.copy()
+    quadratic.flat[:: len(linear) + 1] += _RIDGE * len(linear)
     for _ in range(_EXCHANGES):
         z = _solve(quadratic, linear, free)
-        tolerance = _tolerance(linear, z)
         slopes = quadratic @ z + linear
-        wrong = np.where(free, z < 0, slopes < -tolerance)
+        wrong = np.where(free, z < 0, slopes < -_tolerance(linear, z))
         if not wrong.any():
             return z
         free = free ^ wrong
@@ -55,23 +55,24 @@ def nonnegative_qp(quadratic: Matrix, linear: Vector, free: Mask | None = None) 
 
 def _lawson_hanson(quadratic: Matrix, linear: Vector, free: Mask) -> Vector:
     z = _solve(quadratic, linear, free)
-    while (z < 0).any():
+    while z[z.argmin()] < 0:
         free = free & (z > 0)
         z = _solve(quadratic, linear, free)
-    useless = np.zeros_like(free)  # rounding: the slope is negative, the step is not
+    taken = free.copy()  # and those where rounding makes the slope negative, but not the step
     for _ in range(20 * len(linear) + 20):
-        slopes = np.where(free | useless, np.inf, quadratic @ z + linear)
-        candidate = int(slopes.argmin())
-        if slopes[candidate] >= -_tolerance(linear, z):
+        slopes = quadratic @ z
+        slopes += linear
+        slopes[taken] = np.inf
+        candidate = slopes.argmin()
+        if slopes[candidate] >= 0 or slopes[candidate] >= -_tolerance(linear, z):
             return z
+        taken[candidate] = True
         trial = free.copy()
         trial[candidate] = True
         target = _solve(quadratic, linear, trial)
-        if target[candidate] <= 0:
-            useless[candidate] = True
-            continue
-        z, free = _walk(quadratic, linear, z, target, trial)
-        useless[:] = False
+        if target[candidate] > 0:
+            z, free = _walk(quadratic, linear, z, target, trial)
+            taken = free.copy()
     raise ArithmeticError(
         "The quadratic program did not settle: is its matrix finite and positive semi-definite?"
     )
@@ -81,12 +82,13 @@ def _walk(
     quadratic: Matrix, linear: Vector, z: Vector, target: Vector, free: Mask
 ) -> tuple[Vector, Mask]:
     """Goes to the minimizer over `free`, dropping what becomes zero on the way."""
-    while (target < 0).any():
-        blocking = np.flatnonzero(target < 0)
+    while target[target.argmin()] < 0:
+        blocking = (target < 0).nonzero()[0]
         ratios = z[blocking] / (z[blocking] - target[blocking])
-        z = z + ratios.min() * (target - z)
-        z[blocking[ratios.argmin()]] = 0.0
-        z = z.clip(min=0.0)
+        first = ratios.argmin()
+        z = z + ratios[first] * (target - z)
+        z[blocking[first]] = 0.0
+        z = np.maximum(z, 0.0)
         free = free & (z > 0)
         target = _solve(quadratic, linear, free)
     return target, free
@@ -94,13 +96,14 @@ def _walk(
 
 def _solve(quadratic: Matrix, linear: Vector, free: Mask) -> Vector:
     """The minimizer with support `free`, any sign."""
-    z = np.zeros_like(linear)
+    z = np.zeros(len(linear))
     index = free.nonzero()[0]
     if index.size:
-        z[index] = np.linalg.solve(quadratic[index[:, None], index], -linear[index])
+        z[index] = -np.linalg.solve(quadratic[index[:, None], index], linear[index])
     return z
 
 
 def _tolerance(linear: Vector, z: Vector) -> float:
     """Rounding of the slopes."""
-    return 8 * _EPS * len(z) * float(np.abs(linear).max() + np.abs(z).sum())
+    largest = max(linear[linear.argmax()], -linear[linear.argmin()])
+    return 8 * _EPS * len(z) * float(largest + np.abs(z).sum())

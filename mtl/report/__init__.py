@@ -1,6 +1,7 @@
 """From a finished run to what people look at: results, tables and curves."""
 
 from mtl.report.baseline import Baseline, find_baseline
+from mtl.report.cost import describe_cost
 from mtl.report.curves import draw_curves
 from mtl.report.results import Results, protocol_of
 from mtl.report.table import print_table
@@ -8,6 +9,7 @@ from mtl.report.table import print_table
 __all__ = [
     "Baseline",
     "Results",
+    "describe_cost",
     "draw_curves",
     "find_baseline",
     "print_table",
