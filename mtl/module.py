@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import lightning
 import torch
+from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -16,7 +17,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import Metric, MetricCollection
 
 from mtl.balancer import Balancer, Report
-from mtl.errors import ConfigError
+from mtl.errors import ConfigError, UnsupportedError
 from mtl.model import MultiTaskModel
 from mtl.parts import Needs, Stochastic
 from mtl.resume import check_resumable
@@ -112,7 +113,7 @@ class MTLModule(lightning.LightningModule):
             self._tell_nonfinite(self.report.nonfinite)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """Steps, then tells the balancer: before callbacks save what it has learned."""
+        """Steps, then tells the balancer, before callbacks save what it has learned."""
         super().optimizer_step(*args, **kwargs)
         step, self._used_step = self._used_step, None
         if step is not None:
@@ -131,13 +132,23 @@ class MTLModule(lightning.LightningModule):
             parameter.grad = torch.full_like(parameter, torch.inf)
 
     def on_fit_start(self) -> None:
-        """Leaves the exchange of gradients between processes to the step."""
-        wrapper = self.trainer.strategy.model
+        """Leaves the exchange of gradients between processes to the step.
+
+        Raises:
+            UnsupportedError: The strategy shards the parameters.
+        """
+        strategy = self.trainer.strategy
+        if isinstance(strategy, FSDPStrategy | ModelParallelStrategy | DeepSpeedStrategy):
+            raise UnsupportedError(
+                f"The strategy should leave parameters whole. Got {type(strategy).__name__}, which "
+                "shards them: gradients of single tasks cannot be taken. Use strategy=ddp."
+            )
+        wrapper = strategy.model
         if isinstance(wrapper, DistributedDataParallel):
             wrapper.require_backward_grad_sync = False
         for part in self.balancer.modules():
             if isinstance(part, Stochastic):
-                part.seed = self.trainer.strategy.broadcast(part.seed)
+                part.seed = strategy.broadcast(part.seed)
 
     def on_train_epoch_start(self) -> None:
         """Tells the balancer."""

@@ -1,8 +1,8 @@
 """What can be known of one training step, each thing computed at most once and only when asked.
 
-`Step` is the only place that differentiates: `gradient` (one backward of a weighted sum) and `rows`
-(one backward an objective). Both multiply by `scale` and combine processes, so that N processes
-give what one process computes on the concatenated batch.
+All backward passes start here: `gradient` (one of a weighted sum) and `rows` (one an objective).
+Both multiply by `scale` and combine processes, so that N processes give what one process computes
+on the concatenated batch.
 """
 
 from __future__ import annotations

@@ -1,12 +1,15 @@
 """Tasks, heads and data that do not fit together are named before they do harm."""
 
+from types import SimpleNamespace
+
 import lightning
 import pytest
 import torch
+from lightning.pytorch.strategies import FSDPStrategy
 from torch import nn
 
 from mtl import MTLModule, MultiTaskModel, Task
-from mtl.errors import TaskError
+from mtl.errors import TaskError, UnsupportedError
 from mtl.losses import CrossEntropy
 from tests.support import ToyData, make_model
 
@@ -74,3 +77,11 @@ def test_loss_that_is_no_scalar(tmp_path):
     wrong = Task("task1", tasks[1].head, lambda p, t: (p - t).square())
     with pytest.raises(TaskError, match="'task1'"):
         train(tmp_path, MTLModule(model, [tasks[0], wrong, tasks[2]]))
+
+
+def test_a_strategy_that_shards_parameters_is_refused():
+    model, tasks = make_model()
+    module = MTLModule(model, tasks)
+    module._trainer = SimpleNamespace(strategy=FSDPStrategy())
+    with pytest.raises(UnsupportedError, match="FSDPStrategy"):
+        module.on_fit_start()
