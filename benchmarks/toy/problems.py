@@ -77,6 +77,8 @@ def descend(
 def surface(points: Tensor, scale: float = 1.0) -> Tensor:
     """Two valleys that conflict, with flat and steep parts.
 
+    Raised by 30, so that methods for positive losses apply; gradients are the published ones.
+
     Args:
         points: `[..., 2]`.
         scale: Factor on the first loss; 0.1 in Nash-MTL.
@@ -96,7 +98,7 @@ def surface(points: Tensor, scale: float = 1.0) -> Tensor:
         torch.log((0.5 * (-x + 3) + torch.tanh(-y) + 2).abs().clamp_min(5e-6)) + 6,
     ]
     first, second = (upper * r + lower * b for r, b in zip(ridges, bowls, strict=True))
-    return torch.stack([scale * first, second], -1)
+    return torch.stack([scale * first, second], -1) + 30
 
 
 def quadratics(points: Tensor) -> Tensor:
