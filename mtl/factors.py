@@ -19,6 +19,8 @@ from torch import Tensor, nn
 
 from mtl.linalg import inner_products
 
+_LEAST = 2**15  # weights; of smaller layers the rows cost less than finding out
+
 
 class LinearCall(NamedTuple):
     """One evaluation of a linear layer."""
@@ -33,7 +35,8 @@ def record_linear_calls(module: nn.Module, calls: list[LinearCall]) -> Iterator[
     """Notes the evaluations of the linear layers of a module.
 
     Args:
-        module: Its layers of the very type `nn.Linear` are noted; a subclass may do other things.
+        module: Its larger layers of the very type `nn.Linear` are noted; a subclass may do other
+            things.
         calls: Where the evaluations are added.
     """
 
@@ -42,7 +45,8 @@ def record_linear_calls(module: nn.Module, calls: list[LinearCall]) -> Iterator[
         if output.requires_grad:
             calls.append(LinearCall(layer, inputs[0].detach(), output))
 
-    handles = [m.register_forward_hook(note) for m in module.modules() if type(m) is nn.Linear]
+    layers = [m for m in module.modules() if type(m) is nn.Linear and m.weight.numel() >= _LEAST]
+    handles = [layer.register_forward_hook(note) for layer in layers]
     try:
         yield
     finally:

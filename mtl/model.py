@@ -33,7 +33,7 @@ class ParameterGroups:
     """The trainable parameters of a model.
 
     Attributes:
-        shared: Those that are not one task's own, in the model's order.
+        shared: Those that are not one task's own: the backbone's, then the tied ones.
         specific: Task name -> those that belong to its head alone.
         tied: Shared ones that lie in heads, behind the representation.
     """
@@ -87,18 +87,25 @@ class MultiTaskModel(nn.Module):
 
     def parameter_groups(self) -> ParameterGroups:
         """Who owns which trainable parameter, in one pass over the modules."""
-        backbone = {id(p) for p in self.backbone.parameters()}
+        backbone = list(self.backbone.parameters())
         heads = {name: list(head.parameters()) for name, head in self.heads.items()}
         uses = Counter(id(p) for parameters in heads.values() for p in parameters)
-        own = {key for key, count in uses.items() if count == 1} - backbone
-        trainable = [p for p in self.parameters() if p.requires_grad]
+        uses.update(id(p) for p in backbone)
+        tied = {
+            id(p): p
+            for parameters in heads.values()
+            for p in parameters
+            if uses[id(p)] > 1 and p.requires_grad
+        }
+        for parameter in backbone:
+            tied.pop(id(parameter), None)
         return ParameterGroups(
-            shared=[p for p in trainable if id(p) not in own],
+            shared=[*(p for p in backbone if p.requires_grad), *tied.values()],
             specific={
-                name: [p for p in parameters if p.requires_grad and id(p) in own]
+                name: [p for p in parameters if p.requires_grad and uses[id(p)] == 1]
                 for name, parameters in heads.items()
             },
-            tied=[p for p in trainable if id(p) not in own and id(p) not in backbone],
+            tied=list(tied.values()),
         )
 
     def shared_parameters(self) -> list[nn.Parameter]:

@@ -12,6 +12,11 @@ from mtl.parts import Needs
 from mtl.transforms import Log
 
 
+@pytest.fixture(autouse=True)
+def _small_layers_too(monkeypatch):
+    monkeypatch.setattr("mtl.factors._LEAST", 0)
+
+
 class Tokens(nn.Module):
     """Linear layers on `[B, S, C]`, then a mean over S."""
 
@@ -131,3 +136,9 @@ def test_subclasses_and_hooks_are_not_noted():
     assert not step.factors(2)
     assert not any(m._forward_hooks for m in model.modules())
     assert worthwhile([], [], [], 2) == []
+
+
+def test_small_layers_are_not_noted(monkeypatch):
+    monkeypatch.setattr("mtl.factors._LEAST", 41 * 40)
+    model, tasks = make("mlp", 5)
+    assert not Step.evaluate(model, tasks, batch("mlp", 5), needs=Needs.GRAMIAN).factors(5)
