@@ -202,10 +202,13 @@ class Balancer(nn.Module):
             head_grad=self.head_grad,
             whole=Needs.JACOBIAN in self.needs,
         )
-        if len(step.tasks) == 1 and len(objectives.values) == 1:
-            combined = objectives.minimize(objectives.values.sum())
-        else:
-            combined = self.combine.combine(objectives)
+        try:
+            if len(step.tasks) == 1 and len(objectives.values) == 1:
+                combined = objectives.minimize(objectives.values.sum())
+            else:
+                combined = self.combine.combine(objectives)
+        finally:
+            step.release()
         for name, value in extra.items():
             combined.scalars[f"regularizer/{name}"] = value.detach()
         return combined

@@ -16,11 +16,12 @@ class Replay:
     """Calls `run` again with the random state of its creation and puts back what it changed.
 
     Args:
-        run: Builds the Step; reads the parameters as they are when called.
+        run: Builds the Step with the parameters as they are; it is given the replay itself, for
+            the next time.
         module: Its parameters say which devices draw; its buffers are restored.
     """
 
-    def __init__(self, run: Callable[[], Step], module: nn.Module) -> None:
+    def __init__(self, run: Callable[[Replay], Step], module: nn.Module) -> None:
         self._run = run
         self._module = module
         devices = {p.device for p in module.parameters() if p.device.type == "cuda"}
@@ -41,7 +42,7 @@ class Replay:
             for index, state in zip(self._devices, self._cuda_states, strict=True):
                 torch.cuda.set_rng_state(state, index)
             try:
-                return self._run()
+                return self._run(self)
             finally:
                 _restore(before)
 

@@ -125,7 +125,7 @@ class Step:
                 f"targets named {sorted(targets)}."
             )
 
-        def run() -> Step:
+        def run(recompute: Replay | None) -> Step:
             calls: list[LinearCall] = []
             noted = needs & (Needs.GRAMIAN | Needs.JACOBIAN | Needs.REPRESENTATION) == Needs.GRAMIAN
             recorder = record_linear_calls(model, calls) if noted else contextlib.nullcontext()
@@ -149,14 +149,13 @@ class Step:
                 specific=groups.specific,
                 representation=outputs.representation,
                 counts={name: count for name, (_, count) in pairs.items()},
-                recompute=replay,
+                recompute=recompute,
                 tied=groups.tied,
                 linear_calls=calls,
             )
 
         again = needs & (Needs.RECOMPUTE | Needs.AFTER_STEP)
-        replay = Replay(run, model) if again else None
-        return run()
+        return run(Replay(run, model) if again else None)
 
     # ---------------------------------------------------------------- what is known of the losses
 
@@ -255,6 +254,10 @@ class Step:
         if key not in self._rows:
             self._rows[key] = Rows(self, level, whole=whole, retain_graph=retain_graph)
         return self._rows[key]
+
+    def release(self) -> None:
+        """Forgets the rows; they refer to the step, and would wait for the garbage collector."""
+        self._rows.clear()
 
     def factors(self, rows: int) -> list[Factor]:
         """Linear layers whose rows are cheaper as factors, for so many rows.

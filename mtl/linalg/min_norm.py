@@ -7,9 +7,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mtl.linalg.quadratic import nonnegative_qp
+
 Matrix = NDArray[np.float64]
 
 _TOLERANCE = 1e-14
+_REGULAR = 1e-6
 
 
 def min_norm_weights(gramian: Tensor) -> Tensor:
@@ -18,7 +21,9 @@ def min_norm_weights(gramian: Tensor) -> Tensor:
     It keeps a set of vectors, moves to the least norm in their affine hull, drops those whose
     weight would become negative, and adds the vector that lies farthest towards the origin, until
     there is none: a finite number of steps, in float64 on the CPU (a few microseconds each, where
-    kernels on an accelerator would cost more in launches).
+    kernels on an accelerator would cost more in launches). Where the vectors are clearly linearly
+    independent, the origin is not in the hull, and the weights are in proportion to the solution of
+    `min_w w^T G w / 2 - sum w` over `w >= 0`, which blocks of exchanges find sooner.
 
     Args:
         gramian: Positive semi-definite, `[m, m]`, finite.
@@ -34,6 +39,12 @@ def min_norm_weights(gramian: Tensor) -> Tensor:
     if scale <= 0:
         return torch.full_like(gramian[0], 1 / len(gram))
     gram = gram / scale
+    norms = np.sqrt(gram.diagonal().clip(min=0.0))
+    if norms.min() > 0:
+        unit = gram / np.outer(norms, norms)
+        if np.linalg.eigvalsh(unit)[0] > _REGULAR:
+            weights = nonnegative_qp(unit, -norms.min() / norms) / norms
+            return torch.from_numpy(weights / weights.sum()).to(gramian)
     weights = np.zeros(len(gram))
     active = [int(gram.diagonal().argmin())]
     weights[active] = 1.0

@@ -1,7 +1,9 @@
 """Every registered balancer x what training promises, through the Lightning Trainer."""
 
 import copy
+import gc
 import warnings
+import weakref
 
 import lightning
 import pytest
@@ -10,6 +12,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from mtl import Balancer, MTLModule, Step
 from mtl.callbacks import AtomicCheckpointIO, RandomState
+from mtl.rows import Rows
 from tests.support import VARIANTS, ToyData, assert_same, make_balancer, make_model, state_of
 
 EPOCHS = 3
@@ -140,6 +143,26 @@ def test_only_the_optimizer_changes_the_model(variant):
     assert torch.equal(random_state, torch.get_rng_state())
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
     assert not any(t.requires_grad for t in vars(report).values() if isinstance(t, torch.Tensor))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_step_leaves_nothing_behind(variant):
+    """Rows and graph are freed with the step, not when the garbage collector comes by."""
+    model, tasks = make_model()
+    balancer = make_balancer(variant)
+    balancer.on_epoch_start(0)
+    gc.collect()
+    gc.disable()
+    try:
+        step = Step.evaluate(model, tasks, ToyData().batch(), needs=balancer.needs)
+        balancer.backward(step)
+        balancer.after_step(step)
+        steps = weakref.ref(step)
+        del step
+        assert steps() is None
+        assert not any(type(found) in (Step, Rows) for found in gc.get_objects())
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
