@@ -45,8 +45,9 @@ class MTLModule(lightning.LightningModule):
     A batch is `(inputs, targets)`: `targets` maps task names to labels; `inputs` is what the
     backbone takes, or a mapping from task names to inputs of their own.
 
-    Logged: `train/loss/<task>`, `<stage>/loss/<task>`, `<stage>/<metric>/<task>` for `val` and
-    `test`, `balancer/weight/<task>`, `balancer/skipped_steps`.
+    Logged: every `log_every_n_steps` `train/loss/<task>`, `balancer/weight/<task>` and
+    `balancer/skipped_steps`; after an evaluation `<stage>/loss/<task>` and
+    `<stage>/<metric>/<task>`, where the stage is `val` or `test`.
 
     Raises:
         TaskError: Duplicate task names, or none.
@@ -155,9 +156,13 @@ class MTLModule(lightning.LightningModule):
         self.balancer.on_epoch_start(self.current_epoch)
 
     def on_after_backward(self) -> None:
-        """Logs losses and weights, in time for what callbacks read at the end of the batch."""
-        report = self.report
-        if report is None or report.losses is None:
+        """Logs losses and weights, in time for what callbacks read at the end of the batch.
+
+        In the steps that Lightning passes on to loggers, and the first: each entry costs time.
+        """
+        report, step = self.report, self.trainer.global_step
+        due = step == 0 or (step + 1) % self.trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
+        if not due or report is None or report.losses is None:
             return
         scalars = {"balancer/skipped_steps": self.balancer.skipped_steps.float()}
         for i, name in enumerate(report.tasks):
