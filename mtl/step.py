@@ -132,16 +132,7 @@ class Step:
             with context():
                 with recorder:
                     outputs = model(inputs)
-                for task in known:
-                    if task.name not in outputs.predictions:
-                        raise TaskError(
-                            f"Task {task.name!r} has targets in this batch: expected a prediction "
-                            f"for it. Got predictions named {sorted(outputs.predictions)}."
-                        )
-                pairs = {
-                    task.name: task.evaluate(outputs.predictions[task.name], targets[task.name])
-                    for task in known
-                }
+                pairs = _losses(known, outputs.predictions, targets)
             groups = model.parameter_groups()
             return cls(
                 {task.name: pairs[task.name][0] if task in known else None for task in tasks},
@@ -340,3 +331,16 @@ class Step:
     def values_now(self) -> Tensor:
         """Losses of the present tasks at the present parameters, `[a]`, without a graph."""
         return self.recompute().values
+
+
+def _losses(
+    tasks: Sequence[Task], predictions: Mapping[str, Tensor], targets: Mapping[str, Tensor]
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """Loss and number of labelled elements of each task."""
+    missing = [task.name for task in tasks if task.name not in predictions]
+    if missing:
+        raise TaskError(
+            f"Task {missing[0]!r} has targets in this batch: expected a prediction for it. Got "
+            f"predictions named {sorted(predictions)}."
+        )
+    return {task.name: task.evaluate(predictions[task.name], targets[task.name]) for task in tasks}
