@@ -9,7 +9,9 @@ import signal
 import sys
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import hydra
 import lightning
@@ -17,6 +19,7 @@ from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig
 from rich.console import Console
+from torch import nn
 
 from benchmarks.base import Benchmark
 from mtl.callbacks import AtomicCheckpointIO
@@ -24,6 +27,7 @@ from mtl.config import build, build_all, check_arguments, explain, plain, regist
 from mtl.errors import ConfigError, MTLError
 from mtl.metrics import delta_m, delta_p
 from mtl.model import MultiTaskModel
+from mtl.models import OutlierGate, gates, outliers
 from mtl.module import MTLModule
 from mtl.report import (
     Baseline,
@@ -71,9 +75,8 @@ def assemble(config: DictConfig) -> tuple[MTLModule, Benchmark]:
     """Builds data, tasks, model and balancer."""
     benchmark: Benchmark = build(config.dataset)
     benchmark.seed = config.seed
-    backbone = build(config.model.backbone)
-    head = build(config.model.head)
-    available = benchmark.tasks(lambda size: head(backbone.out_channels, size))
+    backbone, head = network(config)
+    available = benchmark.tasks(head)
     tasks = choose(available, config.tasks)
     config.num_tasks = len(tasks)
     module = MTLModule(
@@ -85,6 +88,17 @@ def assemble(config: DictConfig) -> tuple[MTLModule, Benchmark]:
         config=plain(config),
     )
     return module, benchmark
+
+
+def network(config: DictConfig) -> tuple[nn.Module, Callable[[Any], nn.Module]]:
+    """The backbone, and what makes a head for a size of the prediction."""
+    make_head = build(config.model.head)
+    if not config.gate:
+        backbone = build(config.model.backbone)
+        return backbone, lambda size: make_head(backbone.out_channels, size)
+    gate: OutlierGate = build(config.gate)
+    experts = gate.backbone(lambda: build(config.model.backbone))
+    return experts, lambda size: gate.head(make_head(experts.out_channels, size))
 
 
 def choose(available: list[Task], names: list[str] | None) -> list[Task]:
@@ -127,10 +141,20 @@ def run(config: DictConfig, module: MTLModule, benchmark: Benchmark) -> Results:
         "seconds": round(seconds, 2),
         "steps": trainer.global_step,
         "skipped_steps": int(module.balancer.skipped_steps),
+        **describe_gates(module.model),
     }
     if trainer.is_global_zero:
         finish(config, results, folder)
     return results
+
+
+def describe_gates(model: MultiTaskModel) -> dict[str, Any]:
+    """Of a model with gates: where they are, and which tasks they set apart."""
+    found = gates(model.heads)
+    if not found:
+        return {}
+    shares = {name: [round(p, 4) for p in values.tolist()] for name, values in found.items()}
+    return {"gates": shares, "outliers": list(outliers(found))}
 
 
 def tell_how_to_resume(folder: Path) -> None:

@@ -27,6 +27,7 @@ class TrainConfig:
 
     dataset: Any = MISSING
     model: Any = MISSING
+    gate: Any = None
     balancer: Any = MISSING
     optimizer: Any = MISSING
     scheduler: Any = None

@@ -18,7 +18,7 @@ from torchmetrics import Metric, MetricCollection
 
 from mtl.balancer import Balancer, Report
 from mtl.errors import ConfigError, UnsupportedError
-from mtl.model import MultiTaskModel
+from mtl.model import MultiTaskModel, optimizer_groups
 from mtl.parts import Needs, Stochastic
 from mtl.resume import check_resumable
 from mtl.step import Step
@@ -37,8 +37,9 @@ class MTLModule(lightning.LightningModule):
         model: A `MultiTaskModel`, or a module that answers the same questions.
         tasks: The tasks, in the order of rows.
         balancer: Default: equal weighting.
-        optimizer: From parameter groups to an optimizer. Default: Adam at 1e-3. Parameters that
-            the balancer learns form the second group, without weight decay.
+        optimizer: From parameter groups to an optimizer. Default: Adam at 1e-3. Modules with
+            `optimizer_options` have groups of their own (see `mtl.model.optimizer_groups`);
+            parameters that the balancer learns form the last group, without weight decay.
         scheduler: From the optimizer to a learning-rate scheduler, stepped once an epoch.
         config: A plain dict that is saved in every checkpoint, to tell how the run was made.
 
@@ -173,10 +174,8 @@ class MTLModule(lightning.LightningModule):
         self.log_dict(scalars, on_step=True, on_epoch=False, batch_size=1)
 
     def configure_optimizers(self) -> Any:
-        """The optimizer over the model's parameters and, in a second group, the balancer's."""
-        groups: list[dict[str, Any]] = [
-            {"params": [p for p in self.model.parameters() if p.requires_grad]}
-        ]
+        """The optimizer over the model's parameters and, in a last group, the balancer's."""
+        groups = list(optimizer_groups(self.model))
         learned = [p for p in self.balancer.parameters() if p.requires_grad]
         if learned:
             groups.append({"params": learned, "weight_decay": 0.0})
