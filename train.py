@@ -8,6 +8,7 @@ import shlex
 import signal
 import sys
 import time
+import traceback
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -30,6 +31,8 @@ from mtl.model import MultiTaskModel
 from mtl.models import OutlierGate, gates, outliers
 from mtl.module import MTLModule
 from mtl.report import (
+    FAILURE,
+    FILE,
     Baseline,
     Results,
     describe_cost,
@@ -37,6 +40,7 @@ from mtl.report import (
     print_table,
     protocol_of,
 )
+from mtl.rerun import continued
 from mtl.task import Task
 
 ROOT = Path(__file__).parent
@@ -52,11 +56,32 @@ warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated")
 def main(config: DictConfig) -> float | None:
     """Trains, evaluates, prints the table; returns delta_p for searches."""
     check_arguments(config)
+    folder = Path(config.output_dir)
+    results = take_up(config, folder) if config.resume else None
+    if results is not None:
+        return results.delta_p
     check_files(config)
-    lightning.seed_everything(config.seed, workers=True, verbose=False)
-    module, benchmark = assemble(config)
-    results = run(config, module, benchmark)
-    return results.delta_p
+    failure = folder / FAILURE
+    failure.unlink(missing_ok=True)
+    try:
+        lightning.seed_everything(config.seed, workers=True, verbose=False)
+        module, benchmark = assemble(config)
+        return run(config, module, benchmark).delta_p
+    except Exception:
+        failure.write_text(traceback.format_exc())  # for the report on a sweep
+        raise
+
+
+def take_up(config: DictConfig, folder: Path) -> Results | None:
+    """With `resume=true`: the results of a run that is complete; or sets its last checkpoint."""
+    if (folder / FILE).is_file():
+        print(f"{folder} is complete: nothing to do.")
+        return Results.read(folder / FILE)
+    checkpoint = folder / "checkpoints" / "last.ckpt"
+    if checkpoint.is_file():
+        print(f"Resuming from {checkpoint}")
+        config.ckpt_path = str(checkpoint)
+    return None
 
 
 def check_files(config: DictConfig) -> None:
@@ -234,6 +259,9 @@ def spell_null(argument: str) -> str:
 def command_line() -> int:
     """Runs `main`; errors that the user can mend are printed without a traceback, exit code 2."""
     sys.argv[1:] = map(spell_null, sys.argv[1:])
+    earlier = continued(sys.argv[1:], runs=Path("outputs"), sweeps=Path("multirun"))
+    if earlier is not None:
+        sys.argv += [f"hydra.{kind}.dir='{earlier.absolute()}'" for kind in ("run", "sweep")]
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # or Hydra hides what `explain` needs
     try:
         main()

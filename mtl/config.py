@@ -38,6 +38,7 @@ class TrainConfig:
     num_tasks: int | None = None  # filled in from the data set, for ${num_tasks}
     seed: int = 0
     ckpt_path: str | None = None
+    resume: bool = False
     train: bool = True
     baseline: str | None = "auto"
     output_dir: str = MISSING

@@ -124,7 +124,7 @@ def optimizer_groups(model: nn.Module) -> Iterator[dict[str, Any]]:
         model: A module in it may have `optimizer_options`, a dict such as `{"lr": 0.05}`, for its
             own parameters; those of equal options share a group. All others are in the first one.
     """
-    options = {
+    options: dict[int, Any] = {
         id(p): module.optimizer_options
         for module in model.modules()
         if hasattr(module, "optimizer_options")

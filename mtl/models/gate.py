@@ -156,7 +156,7 @@ class OutlierGate:
         return GatedHead(head, Gate(self.experts, **self._options))
 
 
-def gates(heads: Mapping[str, nn.Module]) -> dict[str, Tensor]:
+def gates(heads: nn.ModuleDict) -> dict[str, Tensor]:
     """Proportions of the tasks in the experts, task name -> `[K]`, of the heads that have a gate.
 
     Args:

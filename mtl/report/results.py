@@ -13,6 +13,8 @@ from typing import Any
 from mtl.errors import DataError
 
 FILE = "metrics.json"
+FAILURE = "error.txt"
+"""Where a run that failed leaves its traceback."""
 _VERSION = 1
 
 # What comparable runs have in common; nothing else decides the protocol.

@@ -45,8 +45,8 @@ def test_all_groups_are_covered():
     groups = {option.split("=")[0] for option in OPTIONS}
     assert groups == {
         "balancer", "balancer/combine", "balancer/regularizers", "balancer/sharpness",
-        "balancer/transforms", "callbacks", "dataset", "debug", "experiment", "logger", "model",
-        "optimizer", "scheduler", "sweep", "trainer",
+        "balancer/transforms", "callbacks", "dataset", "debug", "experiment", "gate", "logger",
+        "model", "optimizer", "scheduler", "sweep", "trainer",
     }  # fmt: skip
 
 
@@ -72,7 +72,8 @@ def test_balancers_are_made(option, num_tasks):
     balancer = build(config.balancer)
     assert isinstance(balancer, Balancer)
     group, name = option.split("=")
-    if group == "balancer/combine" or (group == "balancer" and name not in ("default", "ew_log")):
+    named = f"balancer/combine={name}" in OPTIONS  # other presets fill other slots
+    if group == "balancer/combine" or (group == "balancer" and named):
         target = composed(f"balancer/combine={name}").balancer.combine._target_
         assert type(balancer.combine).__name__ == target.rsplit(".", 1)[1]
     elif group in ("balancer/transforms", "balancer/regularizers"):
@@ -181,7 +182,8 @@ def test_preset_equals_its_python_form(name):
 
 
 def test_presets_differ_from_each_other():
-    nodes = [str(composed(f"balancer={name}").balancer) for name in PRESETS]
+    configs = [composed(f"balancer={name}") for name in PRESETS]
+    nodes = [str((config.balancer, config.gate)) for config in configs]
     assert len(set(nodes)) == len(nodes)
 
 
