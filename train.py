@@ -28,7 +28,7 @@ from mtl.config import build, build_all, check_arguments, explain, plain, regist
 from mtl.errors import ConfigError, MTLError
 from mtl.metrics import delta_m, delta_p
 from mtl.model import MultiTaskModel
-from mtl.models import OutlierGate, gates, outliers
+from mtl.models import HardSharing, gates, outliers
 from mtl.module import MTLModule
 from mtl.report import (
     FAILURE,
@@ -117,13 +117,10 @@ def assemble(config: DictConfig) -> tuple[MTLModule, Benchmark]:
 
 def network(config: DictConfig) -> tuple[nn.Module, Callable[[Any], nn.Module]]:
     """The backbone, and what makes a head for a size of the prediction."""
+    sharing: HardSharing = build(config.sharing)
+    backbone = sharing.backbone(lambda: build(config.model.backbone))
     make_head = build(config.model.head)
-    if not config.gate:
-        backbone = build(config.model.backbone)
-        return backbone, lambda size: make_head(backbone.out_channels, size)
-    gate: OutlierGate = build(config.gate)
-    experts = gate.backbone(lambda: build(config.model.backbone))
-    return experts, lambda size: gate.head(make_head(experts.out_channels, size))
+    return backbone, lambda size: sharing.head(make_head(backbone.out_channels, size))
 
 
 def choose(available: list[Task], names: list[str] | None) -> list[Task]:
@@ -205,6 +202,7 @@ def summarize(config: DictConfig, module: MTLModule) -> Results:
         seed=config.seed,
         protocol=protocol_of(plain(config)),
         metrics=module.results["test"],
+        shared=bool(module.model.shared_parameters()),
         higher_is_better=directions,
     )
 

@@ -27,7 +27,7 @@ class TrainConfig:
 
     dataset: Any = MISSING
     model: Any = MISSING
-    gate: Any = None
+    sharing: Any = MISSING
     balancer: Any = MISSING
     optimizer: Any = MISSING
     scheduler: Any = None

@@ -4,6 +4,7 @@ from mtl.models.gate import Experts, GatedHead, OutlierGate, gates, outlier_scor
 from mtl.models.heads import DenseHead, MLPHead
 from mtl.models.lenet import LeNet
 from mtl.models.mlp import MLP
+from mtl.models.sharing import HardSharing, SeparateNetworks
 from mtl.models.unet import UNet
 
 __all__ = [
@@ -11,9 +12,11 @@ __all__ = [
     "DenseHead",
     "Experts",
     "GatedHead",
+    "HardSharing",
     "LeNet",
     "MLPHead",
     "OutlierGate",
+    "SeparateNetworks",
     "UNet",
     "gates",
     "outlier_scores",

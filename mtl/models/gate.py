@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mtl.errors import ConfigError
+from mtl.models.sharing import HardSharing
 
 
 class Experts(nn.Module):
@@ -78,7 +79,7 @@ class GatedHead(nn.Module):
         return self.head(self.gate(features))
 
 
-class OutlierGate:
+class OutlierGate(HardSharing):
     """Makes a model robust against outlier tasks: two shared functions and a gate a task.
 
     `yhat_t = head_t((1 - s_t) E_0(x) + s_t E_1(x))`, `s_t = sigmoid(theta_t)`: the network form of

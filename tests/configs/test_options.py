@@ -45,8 +45,8 @@ def test_all_groups_are_covered():
     groups = {option.split("=")[0] for option in OPTIONS}
     assert groups == {
         "balancer", "balancer/combine", "balancer/regularizers", "balancer/sharpness",
-        "balancer/transforms", "callbacks", "dataset", "debug", "experiment", "gate", "logger",
-        "model", "optimizer", "scheduler", "sweep", "trainer",
+        "balancer/transforms", "callbacks", "dataset", "debug", "experiment", "logger",
+        "model", "optimizer", "sharing", "scheduler", "sweep", "trainer",
     }  # fmt: skip
 
 
@@ -183,7 +183,7 @@ def test_preset_equals_its_python_form(name):
 
 def test_presets_differ_from_each_other():
     configs = [composed(f"balancer={name}") for name in PRESETS]
-    nodes = [str((config.balancer, config.gate)) for config in configs]
+    nodes = [str((config.balancer, config.sharing)) for config in configs]
     assert len(set(nodes)) == len(nodes)
 
 

@@ -8,7 +8,7 @@ from mtl import Balancer, MTLModule, MultiTaskModel, Step, Task
 from mtl.aggregation import OutlierWeighting, PCGradWeighting
 from mtl.errors import ConfigError
 from mtl.model import optimizer_groups
-from mtl.models import MLP, OutlierGate, gates, outlier_scores, outliers
+from mtl.models import MLP, OutlierGate, SeparateNetworks, gates, outlier_scores, outliers
 from mtl.scalarization import GroupDRO
 from mtl.transforms import Relative
 
@@ -124,6 +124,23 @@ def test_a_frozen_group_is_left_out():
     for head in model.heads.values():
         head.gate.theta.requires_grad_(False)
     assert len(list(optimizer_groups(model))) == 1
+
+
+def test_separate_networks_share_nothing():
+    sharing = SeparateNetworks()
+    backbone = sharing.backbone(lambda: MLP(5, [8, 3]))
+    tasks = [Task(f"task{i}", sharing.head(nn.Linear(3, 1)), nn.MSELoss()) for i in range(4)]
+    model = MultiTaskModel(backbone, tasks).double()
+    assert backbone.out_channels == 3
+    assert model.parameter_groups().shared == []
+    assert len({id(p) for p in model.parameters()}) == 4 * 6
+    Balancer().backward(Step.evaluate(model, tasks, batch()))
+    for task in tasks:
+        inputs, targets = batch()
+        loss = (model.heads[task.name](inputs) - targets[task.name]).pow(2).mean()
+        own = list(model.heads[task.name].parameters())
+        for p, g in zip(own, torch.autograd.grad(loss, own), strict=True):
+            torch.testing.assert_close(p.grad, g)
 
 
 def test_heads_start_alike_where_their_shapes_agree():
