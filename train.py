@@ -23,6 +23,7 @@ from rich.console import Console
 from torch import nn
 
 from benchmarks.base import Benchmark
+from benchmarks.corrupt import Corruption
 from mtl.callbacks import AtomicCheckpointIO
 from mtl.config import build, build_all, check_arguments, explain, plain, register_schema
 from mtl.errors import ConfigError, MTLError
@@ -100,9 +101,13 @@ def assemble(config: DictConfig) -> tuple[MTLModule, Benchmark]:
     """Builds data, tasks, model and balancer."""
     benchmark: Benchmark = build(config.dataset)
     benchmark.seed = config.seed
+    if config.corrupt_tasks is not None:
+        benchmark.corruption = spoiling(config.corrupt_tasks)
+    config.num_features = benchmark.num_features
     backbone, head = network(config)
     available = benchmark.tasks(head)
     tasks = choose(available, config.tasks)
+    benchmark.chosen = [task.name for task in tasks]
     config.num_tasks = len(tasks)
     module = MTLModule(
         MultiTaskModel(backbone, tasks),
@@ -113,6 +118,17 @@ def assemble(config: DictConfig) -> tuple[MTLModule, Benchmark]:
         config=plain(config),
     )
     return module, benchmark
+
+
+def spoiling(options: DictConfig) -> Corruption:
+    """How labels are spoilt."""
+    try:
+        return Corruption(**options)
+    except TypeError as error:
+        raise ConfigError(
+            "`corrupt_tasks` should be a mapping with `kind`, `fraction` or `tasks`, and `seed`, "
+            f"as in corrupt_tasks={{fraction: 0.3, kind: permute}}. Got {options}."
+        ) from error
 
 
 def network(config: DictConfig) -> tuple[nn.Module, Callable[[Any], nn.Module]]:
@@ -164,6 +180,7 @@ def run(config: DictConfig, module: MTLModule, benchmark: Benchmark) -> Results:
         "steps": trainer.global_step,
         "skipped_steps": int(module.balancer.skipped_steps),
         **describe_gates(module.model),
+        **({"true_outliers": list(benchmark.outliers)} if benchmark.outliers else {}),
     }
     if trainer.is_global_zero:
         finish(config, results, folder)

@@ -35,7 +35,9 @@ class TrainConfig:
     logger: Any = None
     callbacks: Any = None
     tasks: list[str] | None = None
+    corrupt_tasks: Any = None
     num_tasks: int | None = None  # filled in from the data set, for ${num_tasks}
+    num_features: int | None = None  # likewise, where the data set says it
     seed: int = 0
     ckpt_path: str | None = None
     resume: bool = False

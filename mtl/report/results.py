@@ -100,5 +100,7 @@ def protocol_of(config: Mapping[str, Any]) -> str:
     kept["trainer"] = {key: config["trainer"].get(key) for key in _TRAINER}
     data = {k: v for k, v in config["dataset"].items() if k not in _FREE}
     kept["dataset"] = data
+    if config.get("corrupt_tasks") is not None:
+        kept["corrupt_tasks"] = config["corrupt_tasks"]
     text = json.dumps(kept, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
