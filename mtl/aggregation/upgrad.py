@@ -29,8 +29,10 @@ class UPGradWeighting(Weighting):
         scaled = equilibrate(gramian)
         count = len(gramian)
         weights = np.zeros(len(scaled.rows))
+        support = None
         for i, norm in enumerate(scaled.norms):
-            projection = nonnegative_qp(scaled.cosines, scaled.cosines[i])
+            projection = nonnegative_qp(scaled.cosines, scaled.cosines[i], support)
+            support = projection > 0  # often a good guess for the next
             projection[i] += 1.0
             weights += norm * projection
         return scaled.expand(weights / scaled.norms / count, 1 / count)

@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 
+from benchmarks.accuracy.families import COUNTS, FAMILIES, rows_of
 from mtl.aggregation import (
     AlignedMTLWeighting,
     IMTLGWeighting,
@@ -13,7 +14,7 @@ from mtl.aggregation import (
 )
 from mtl.errors import ConfigError
 from mtl.linalg import cosines, min_norm_weights, project_simplex
-from tests.unit.aggregation.families import COUNTS, FAMILIES, angle, direction, gradients, rows_of
+from tests.unit.aggregation.families import angle, direction, gradients
 
 FULL_RANK = [family for family in FAMILIES if family != "low rank"]
 

@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import least_squares
 
+from benchmarks.accuracy.families import COUNTS, FAMILIES, rows_of
 from mtl.aggregation import FairGradWeighting, NashMTLWeighting
 from mtl.errors import ConfigError
-from tests.unit.aggregation.families import COUNTS, FAMILIES, angle, direction, gradients, rows_of
+from tests.unit.aggregation.families import angle, direction, gradients
 
 ALPHAS = (0.5, 1.0, 2.0, 5.0)
 

@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 
+from benchmarks.accuracy.families import COUNTS, FAMILIES, rows_of
 from mtl.aggregation import CAGradWeighting, DualProjWeighting
 from mtl.errors import ConfigError
-from tests.unit.aggregation.families import COUNTS, FAMILIES, direction, gradients, rows_of
+from tests.unit.aggregation.families import direction, gradients
 
 
 def check_optimal(rows, c, tolerance=1e-9):

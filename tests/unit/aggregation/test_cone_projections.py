@@ -5,8 +5,9 @@ import torch
 from hypothesis import given, settings
 from scipy.optimize import nnls
 
+from benchmarks.accuracy.families import COUNTS, FAMILIES, rows_of
 from mtl.aggregation import DualProjWeighting, PCGradWeighting, UPGradWeighting
-from tests.unit.aggregation.families import COUNTS, FAMILIES, angle, direction, gradients, rows_of
+from tests.unit.aggregation.families import angle, direction, gradients
 
 METHODS = {"upgrad": UPGradWeighting, "dualproj": DualProjWeighting}
 
