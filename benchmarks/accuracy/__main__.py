@@ -79,7 +79,7 @@ def summary(results: Sequence[Result]) -> str:
 
 
 def _worst(errors: Sequence[float]) -> str:
-    return f"{max(errors):.0e}" if errors else "–"
+    return f"{max(errors):.0e}" if errors else "-"
 
 
 if __name__ == "__main__":

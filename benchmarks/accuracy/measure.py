@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,7 +29,7 @@ class Result:
         count: Number of tasks.
         dtype: Of the Jacobian.
         ours: One number a draw that has a reference.
-        theirs: The same for TorchJD; infinite where it raises; empty where it has no such method.
+        theirs: The same for TorchJD; empty where it has no such method.
         undefined: Number of draws without a reference.
     """
 
@@ -67,7 +67,6 @@ def measure(
     *,
     draws: int,
     width: int,
-    peers: bool = True,
 ) -> Iterator[Result]:
     """Results in the order of the arguments.
 
@@ -78,54 +77,46 @@ def measure(
         dtypes: Of the Jacobian; the reference is that of the rounded entries.
         draws: Seeds 0, 1, ... of each family.
         width: Number of columns.
-        peers: Whether TorchJD runs too.
     """
     for dtype in dtypes:
         for name in methods:
             for family in families:
                 for count in counts:
                     matrices = [rows_of(family, count, s, width).to(dtype) for s in range(draws)]
-                    ours = _errors(METHODS[name].ours, matrices)
-                    theirs = METHODS[name].theirs if peers else None
-                    others = [] if theirs is None else _errors(theirs, matrices)
-                    yield Result(
-                        name, family, count, dtype, ours, others, draws - len(ours)
-                    )
+                    method = METHODS[name]
+                    ours = errors(method.ours, matrices)
+                    theirs = [] if method.theirs is None else errors(method.theirs, matrices)
+                    yield Result(name, family, count, dtype, ours, theirs, draws - len(ours))
 
 
-def _errors(make: Callable[[int], Contender], matrices: Sequence[Tensor]) -> list[float]:
-    errors = []
-    for seed, rows in enumerate(matrices):
-        contender = make(seed)
+def errors(contender: Contender, matrices: Sequence[Tensor]) -> list[float]:
+    """One number a Jacobian that has a reference."""
+    result = []
+    for rows in matrices:
         exact = rows.double().numpy()
         weights = contender.reference(exact)
-        if weights is None:
-            continue
-        errors.append(error(_found(contender, rows), weights, exact))
-    return errors
+        if weights is not None:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of solvers that stop early
+                found = contender.direction(rows).numpy()
+            result.append(error(found, weights, exact))
+    return result
 
 
-def _found(contender: Contender, rows: Tensor) -> Array | None:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of solvers that stop early
-            return contender.direction(rows).numpy()
-    except (ArithmeticError, RuntimeError, ValueError):
-        return None
-
-
-def error(found: Array | None, weights: Array, rows: Array) -> float:
+def error(found: Array, weights: Array, rows: Array) -> float:
     """Distance of a direction from the expected one, after the best positive scaling, relative.
+
+    Infinite for a direction that is not finite.
 
     Where the expected direction is zero to rounding (`|sum_i w_i g_i| < 1e-6 sum_i |w_i g_i|`), it
     is the length of what was found, relative to the mean length of the gradients.
 
     Args:
-        found: `[n]`, or `None` where there is none.
+        found: `[n]`.
         weights: Of the reference, `[m]`.
         rows: `[m, n]`.
     """
-    if found is None or not np.isfinite(found).all():
+    if not np.isfinite(found).all():
         return math.inf
     expected, norms = weights @ rows, np.linalg.norm(rows, axis=1)
     length = float(np.linalg.norm(expected))

@@ -34,7 +34,7 @@ Direction = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Contender:
-    """An implementation, and what it should give (random methods: for the draws that it makes).
+    """An implementation, and what it should give (PCGrad: for the orders that it draws).
 
     Attributes:
         direction: Jacobian `[m, n]` to direction `[n]`, float64.
@@ -47,15 +47,30 @@ class Contender:
 
 @dataclass(frozen=True)
 class Method:
-    """Makes contenders from a seed.
+    """One method in two implementations.
 
     Attributes:
         ours: The weighting of this project.
         theirs: TorchJD's, `None` where it has none that solves the same problem.
     """
 
-    ours: Callable[[int], Contender]
-    theirs: Callable[[int], Contender] | None
+    ours: Contender
+    theirs: Contender | None
+
+
+def _method(
+    ours: Callable[[], Weighting],
+    theirs: Callable[[], Any] | None,
+    reference: Reference,
+    their_reference: Reference | None = None,
+) -> Method:
+    """Parts are made anew for each Jacobian: some have a state."""
+
+    def weigh(rows: Tensor) -> Tensor:
+        return ours()(gramian(rows))
+
+    peer = theirs and Contender(_of_torchjd(theirs), their_reference or reference)
+    return Method(Contender(_weighted(weigh), reference), peer)
 
 
 def _weighted(weigh: Callable[[Tensor], Tensor]) -> Direction:
@@ -63,69 +78,48 @@ def _weighted(weigh: Callable[[Tensor], Tensor]) -> Direction:
     return lambda rows: weigh(rows).double() @ rows.double()
 
 
-def _ours(weighting: Weighting) -> Direction:
-    return _weighted(lambda rows: weighting(gramian(rows)))
-
-
-def _theirs(aggregator: Any) -> Direction:
-    if isinstance(aggregator, torchjd.GramianWeightedAggregator):
-        return _weighted(lambda rows: aggregator.gramian_weighting(rows @ rows.T))
-    return lambda rows: aggregator(rows).double()
-
-
-def _method(
-    ours: Callable[[], Weighting], theirs: Callable[[], Any] | None, reference: Reference
-) -> Method:
-    return Method(
-        lambda seed: Contender(_ours(ours()), reference),
-        None if theirs is None else lambda seed: Contender(_theirs(theirs()), reference),
-    )
-
-
-def _pcgrad(seed: int) -> Contender:
-    """Our draws: ranks of uniform numbers."""
-
-    def reference(rows: references.Array) -> references.Array:
-        generator = PCGradWeighting(seed=seed).generator(torch.device("cpu"))
-        ranks = torch.rand(len(rows), len(rows), generator=generator).argsort(1).tolist()
-        return references.pcgrad(rows, [[j for j in r if j != i] for i, r in enumerate(ranks)])
-
-    return Contender(_ours(PCGradWeighting(seed=seed)), reference)
-
-
-def _pcgrad_of_torchjd(seed: int) -> Contender:
-    """Its draws: a permutation of all tasks for each task, from the global generator."""
+def _of_torchjd(make: Callable[[], Any]) -> Direction:
+    """Its weights where it has weights."""
 
     def direction(rows: Tensor) -> Tensor:
+        aggregator = make()
+        if isinstance(aggregator, torchjd.GramianWeightedAggregator):
+            weigh = aggregator.gramian_weighting
+            return _weighted(lambda rows: weigh(rows @ rows.T))(rows)
+        return aggregator(rows).double()
+
+    return direction
+
+
+def _nash_of_torchjd(rows: Tensor) -> Tensor:
+    return torchjd.NashMTL(n_tasks=len(rows)).weighting(rows)
+
+
+_nash = _method(NashMTLWeighting, None, partial(references.fairgrad, alpha=1.0)).ours
+_SEED = 0
+
+
+def _pcgrad(rows: references.Array) -> references.Array:
+    """By our draws: ranks of uniform numbers."""
+    generator = PCGradWeighting(seed=_SEED).generator(torch.device("cpu"))
+    orders = torch.rand(len(rows), len(rows), generator=generator).argsort(1).tolist()
+    return references.pcgrad(rows, orders)
+
+
+def _pcgrad_by_torchjd(rows: references.Array) -> references.Array:
+    """By its draws: a permutation a task from the global generator."""
+    with torch.random.fork_rng():
+        torch.manual_seed(_SEED)
+        return references.pcgrad(rows, [torch.randperm(len(rows)).tolist() for _ in rows])
+
+
+def _seeded(direction: Direction) -> Direction:
+    def from_seed(rows: Tensor) -> Tensor:
         with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            return _theirs(torchjd.PCGrad())(rows)
+            torch.manual_seed(_SEED)
+            return direction(rows)
 
-    def reference(rows: references.Array) -> references.Array:
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            orders = [torch.randperm(len(rows)).tolist() for _ in rows]
-        return references.pcgrad(rows, [[j for j in r if j != i] for i, r in enumerate(orders)])
-
-    return Contender(direction, reference)
-
-
-def _nash_of_torchjd(seed: int) -> Contender:
-    """It wants to know the number of tasks."""
-    del seed
-
-    def weigh(rows: Tensor) -> Tensor:
-        return torchjd.NashMTL(n_tasks=len(rows)).weighting(rows)
-
-    return Contender(_weighted(weigh), partial(references.fairgrad, alpha=1.0))
-
-
-def _aligned(scale: Any) -> Method:
-    return _method(
-        lambda: AlignedMTLWeighting(scale=scale),
-        lambda: torchjd.AlignedMTL(scale_mode=scale),
-        partial(references.aligned_mtl, scale=scale),
-    )
+    return from_seed
 
 
 METHODS = {
@@ -136,21 +130,17 @@ METHODS = {
     "cagrad": _method(
         CAGradWeighting, lambda: torchjd.CAGrad(c=0.5), partial(references.cagrad, c=0.5)
     ),
-    "nash_mtl": Method(
-        lambda seed: Contender(
-            _ours(NashMTLWeighting()), partial(references.fairgrad, alpha=1.0)
-        ),
-        _nash_of_torchjd,
-    ),
+    "nash_mtl": Method(_nash, Contender(_weighted(_nash_of_torchjd), _nash.reference)),
     "fairgrad": _method(
         lambda: FairGradWeighting(alpha=2.0),
         lambda: torchjd.FairGrad(alpha=2.0),
         partial(references.fairgrad, alpha=2.0),
     ),
-    "imtl_g": _method(IMTLGWeighting, torchjd.IMTLG, references.imtl_g),
-    "aligned_mtl": _aligned("min"),
-    "aligned_mtl median": _aligned("median"),
-    "aligned_mtl rmse": _aligned("rmse"),
+    "imtl_g": _method(IMTLGWeighting, torchjd.IMTLG, references.imtl_g, references.imtl_g_by_norms),
+    "aligned_mtl": _method(AlignedMTLWeighting, torchjd.AlignedMTL, references.aligned_mtl),
     "config": _method(ConFIGWeighting, torchjd.ConFIG, references.config),
-    "pcgrad": Method(_pcgrad, _pcgrad_of_torchjd),
+    "pcgrad": Method(
+        _method(lambda: PCGradWeighting(seed=_SEED), None, _pcgrad).ours,
+        Contender(_seeded(_of_torchjd(torchjd.PCGrad)), _pcgrad_by_torchjd),
+    ),
 }

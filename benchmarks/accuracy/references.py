@@ -8,11 +8,11 @@ has no solution or more than one direction.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import brentq, least_squares, minimize, nnls
+from scipy.optimize import brentq, minimize, nnls
 
 Array = NDArray[np.float64]
 Reference = Callable[[Array], Array | None]
@@ -26,7 +26,8 @@ STATIONARY = 1e-4
 def unit(rows: Array) -> tuple[Array, Array]:
     """Rows of length one in the fewest coordinates, `[m, min(m, n)]`, and their norms, `[m]`."""
     norms = np.linalg.norm(rows, axis=1)
-    return np.linalg.qr((rows / norms[:, None]).T, mode="r").T, norms
+    _, triangle = np.linalg.qr((rows / norms[:, None]).T)
+    return triangle.T, norms
 
 
 def min_norm(rows: Array) -> Array:
@@ -46,15 +47,16 @@ def sdmgrad(rows: Array, strength: float) -> Array:
 
 def dualproj(rows: Array) -> Array:
     """The mean, projected onto the dual cone."""
-    return _projected(rows, np.full(len(rows), 1 / len(rows)))
+    return projected(rows, np.full(len(rows), 1 / len(rows)))
 
 
 def upgrad(rows: Array) -> Array:
     """The mean of the rows, each projected onto the dual cone."""
-    return np.mean([_projected(rows, one) for one in np.eye(len(rows))], axis=0)
+    return np.mean([projected(rows, one) for one in np.eye(len(rows))], axis=0)
 
 
-def _projected(rows: Array, weights: Array) -> Array:
+def projected(rows: Array, weights: Array) -> Array:
+    """The combination with these non-negative weights, projected onto the dual cone."""
     units, norms = unit(rows)
     size = (weights * norms).max()
     z, _ = nnls(units.T, -(weights * norms / size) @ units, maxiter=10_000)
@@ -106,7 +108,8 @@ def fairgrad(rows: Array, alpha: float) -> Array | None:
     if np.linalg.norm(min_norm(units) @ units) < STATIONARY:
         return None
     # With x_i = w_i |g_i|: U U^T x = c x^(-1/alpha), where a convex function of x is least.
-    factors = (norms / np.exp(np.log(norms).mean())) ** (1 / alpha - 1)
+    scale = np.exp(np.log(norms).mean())
+    factors = (norms / scale) ** (1 / alpha - 1)
     cosines, power = units @ units.T, 1 - 1 / alpha
 
     def value(logs: Array) -> float:
@@ -125,14 +128,12 @@ def fairgrad(rows: Array, alpha: float) -> Array | None:
 
     start = np.log(factors) * alpha / (1 + alpha)
     near = minimize(value, start, jac=slope, hess=curvature, method="trust-exact").x
-    found = least_squares(
-        slope, near, curvature, method="lm", ftol=1e-15, xtol=1e-15, gtol=1e-15,
-        x_scale=1 / np.sqrt(np.abs(np.diag(curvature(near)))),
-    )  # fmt: skip
-    x = np.exp(found.x)
-    if abs(found.fun / (factors * x**power)).max() > 1e-9:
+    for _ in range(8):
+        near = near - np.linalg.solve(curvature(near), slope(near))
+    x = np.exp(near)
+    if abs(slope(near) / (factors * x**power)).max() > 1e-9:
         raise ArithmeticError("The reference did not converge.")
-    return x / norms
+    return x * scale ** ((1 - alpha) / (1 + alpha)) / norms
 
 
 def imtl_g(rows: Array) -> Array:
@@ -144,6 +145,18 @@ def imtl_g(rows: Array) -> Array:
     if not x.any():
         x = np.ones(len(rows))
     return x / norms / (x / norms).sum()
+
+
+def imtl_g_by_norms(rows: Array) -> Array:
+    """TorchJD's extension to dependent gradients: `G^+ (|g_1|, ..., |g_m|)`.
+
+    It is nearest to equal projections in `sum_i (<d, g_i> - |g_i|)^2`, where long gradients count
+    for more, and `imtl_g` in `sum_i (<d, g_i / |g_i|> - 1)^2`; both zero for independent ones.
+    """
+    left, sizes = _singular(rows)
+    norms = np.linalg.norm(rows, axis=1)
+    weights = left @ (norms @ left / sizes**2)
+    return weights / weights.sum()
 
 
 def config(rows: Array) -> Array:
@@ -166,12 +179,9 @@ def _equal_cosines(rows: Array) -> tuple[Array, Array]:
     return left[:, kept] @ (components / sizes[kept] ** 2), norms
 
 
-def aligned_mtl(rows: Array, scale: str) -> Array:
-    """Singular values made equal; how many count is the rank of the unit rows."""
-    sizes = np.linalg.svd(unit(rows)[0], compute_uv=False)
-    rank = int((sizes > RANK * sizes[0]).sum())
-    left, sizes, _ = np.linalg.svd(rows, full_matrices=False)
-    left, sizes = left[:, :rank], sizes[:rank]
+def aligned_mtl(rows: Array, scale: str = "min") -> Array:
+    """Singular values made equal."""
+    left, sizes = _singular(rows)
     size = {
         "min": sizes[-1],
         "median": sizes[len(sizes) // 2],
@@ -180,14 +190,22 @@ def aligned_mtl(rows: Array, scale: str) -> Array:
     return left @ (left.sum(0) * size / sizes)
 
 
-def pcgrad(rows: Array, orders: Iterable[Iterable[int]]) -> Array:
-    """Alg. 1 of the paper as it stands, with the order of the other tasks for each task."""
+def _singular(rows: Array) -> tuple[Array, Array]:
+    """Left singular vectors and values; how many count is the rank of the unit rows."""
+    sizes = np.linalg.svd(unit(rows)[0], compute_uv=False)
+    rank = np.count_nonzero(sizes > RANK * sizes[0])
+    left, singular, _ = np.linalg.svd(rows, full_matrices=False)
+    return left[:, :rank], singular[:rank]
+
+
+def pcgrad(rows: Array, orders: Sequence[Sequence[int]]) -> Array:
+    """Alg. 1 of the paper as it stands: the tasks in the order that each task visits them."""
     weights = np.zeros(len(rows))
-    for i, others in enumerate(orders):
+    for i, order in enumerate(orders):
         own, turned = np.eye(len(rows))[i], rows[i].copy()
-        for j in others:
+        for j in order:
             product = turned @ rows[j]
-            if product < 0:
+            if j != i and product < 0:
                 factor = product / (rows[j] @ rows[j])
                 turned -= factor * rows[j]
                 own[j] -= factor

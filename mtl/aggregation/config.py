@@ -26,9 +26,9 @@ class ConFIGWeighting(Weighting):
     The official code and TorchJD take the pseudo-inverse of the `[m, n]` matrix in float32, with a
     rank tolerance that grows with n: for a million parameters it drops directions of a tenth of the
     largest, and the cosines are no longer equal. Here it is that of the `[m, m]` cosines in
-    float64, where eigenvalues below 1e-6 of the largest count as zero: the rounding of float32
-    gradients leaves up to 1e-7. As a function of the Gramian it runs at the representation as well. Where no direction
-    helps all (opposite gradients) the update is zero.
+    float64; their eigenvalues below 1e-6 of the largest count as zero, since the rounding of
+    float32 gradients leaves up to 1e-7. As a function of the Gramian it runs at the representation
+    as well. Where no direction helps all (opposite gradients) the update is zero.
 
     References:
         Liu, Chu, Thuerey. ConFIG: Towards Conflict-free Training of Physics Informed Neural

@@ -8,7 +8,7 @@ from mtl.parts import Weighting
 
 
 class IMTLGWeighting(Weighting):
-    """The combination with equal projections on all gradients (Sec. 3.1).
+    """The combination with equal projections on all gradients.
 
     `<w J, g_i / |g_i|>` is the same for all i and `sum_i w_i = 1`; weights may be negative. With
     the cosines `K` and `x_i = w_i |g_i|` this is `K x = const`, solved here in the least-squares
