@@ -16,20 +16,20 @@ from mtl import aggregation
 from mtl.linalg import gramian
 from mtl.parts import Weighting
 
-WEIGHTINGS: dict[str, Callable[[int], Weighting]] = {
-    "mgda": lambda count: aggregation.MGDAWeighting(),
-    "sdmgrad": lambda count: aggregation.SDMGradWeighting(),
-    "upgrad": lambda count: aggregation.UPGradWeighting(),
-    "dualproj": lambda count: aggregation.DualProjWeighting(),
-    "cagrad": lambda count: aggregation.CAGradWeighting(),
-    "nash_mtl": lambda count: aggregation.NashMTLWeighting(),
-    "fairgrad": lambda count: aggregation.FairGradWeighting(alpha=2.0),
-    "imtl_g": lambda count: aggregation.IMTLGWeighting(),
-    "aligned_mtl": lambda count: aggregation.AlignedMTLWeighting(),
-    "config": lambda count: aggregation.ConFIGWeighting(),
-    "pcgrad": lambda count: aggregation.PCGradWeighting(seed=0),
-    "gradvac": lambda count: aggregation.GradVacWeighting(count, seed=0),
-    "krum": lambda count: aggregation.KrumWeighting(),
+WEIGHTINGS: dict[str, Callable[[], Weighting]] = {
+    "mgda": aggregation.MGDAWeighting,
+    "sdmgrad": aggregation.SDMGradWeighting,
+    "upgrad": aggregation.UPGradWeighting,
+    "dualproj": aggregation.DualProjWeighting,
+    "cagrad": aggregation.CAGradWeighting,
+    "nash_mtl": aggregation.NashMTLWeighting,
+    "fairgrad": lambda: aggregation.FairGradWeighting(alpha=2.0),
+    "imtl_g": aggregation.IMTLGWeighting,
+    "aligned_mtl": aggregation.AlignedMTLWeighting,
+    "config": aggregation.ConFIGWeighting,
+    "pcgrad": lambda: aggregation.PCGradWeighting(seed=0),
+    "gradvac": lambda: aggregation.GradVacWeighting(40, seed=0),
+    "krum": aggregation.KrumWeighting,
 }
 CASES = [("gauss", 3), ("gauss", 40), ("low rank", 3), ("low rank", 40)]
 
@@ -47,7 +47,7 @@ def main() -> None:
         cells = []
         for family, count in CASES:
             grams = [gramian(rows_of(family, count, s, 500).float()) for s in range(draws)]
-            times = [milliseconds(make(count), gram) for gram in grams]
+            times = [milliseconds(make(), gram) for gram in grams]
             cells.append(f"{statistics.median(times):.2f} ({max(times):.2f})")
         print(f"| `{name}` | {' | '.join(cells)} |")
 
