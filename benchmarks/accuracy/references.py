@@ -1,6 +1,6 @@
 """What methods are defined to give, from the Jacobian itself, by SciPy and decompositions.
 
-No solver of `mtl.linalg` is used here, and no Gramian: rows are brought to length one and then to
+No solver of `mtl.linalg` is used here: rows are brought to length one and then to
 `min(m, n)` coordinates by a QR decomposition, which squares no condition number. Each function
 takes the gradients, `[m, n]` in float64, and gives weights `[m]`, or `None` where the definition
 has no solution or more than one direction.
