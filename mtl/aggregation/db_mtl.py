@@ -9,7 +9,7 @@ from mtl.parts import Aggregator
 
 
 class DBMTL(Aggregator):
-    """Moving averages of the tasks' gradients, all made as long as the longest (Alg. 1).
+    """Moving averages of the tasks' gradients, all made as long as the longest.
 
     `e_i <- g_i + beta_t (e_i - g_i)` with `beta_t = beta / t^decay`; the update is
     `sum_i (max_j |e_j| / |e_i|) e_i`. With the transform `log` this is DB-MTL; the preset has it.

@@ -10,7 +10,7 @@ from mtl.parts import Aggregator
 
 
 class MoCo(Aggregator):
-    """Moving averages of the gradients, combined by slowly changing weights (Alg. 1).
+    """Moving averages of the gradients, combined by slowly changing weights.
 
     With the averages `y_i <- y_i - beta_t (y_i - g_i)` from zero, the weights move towards those of
     the shortest combination, `w <- P(w - gamma_t (Y Y^T + rho I) w)`, `P` the projection on the
