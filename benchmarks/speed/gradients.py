@@ -82,9 +82,7 @@ class GradientCost:
             if output.requires_grad:
                 output.register_hook(backward)
 
-        first = next(
-            m for m in model.backbone.modules() if next(m.parameters(False), None) is not None
-        )
+        first = next(m for m in model.backbone.modules() if [*m.parameters(recurse=False)])
         first.register_forward_hook(forward)
         self._balanced(balancer, model, tasks)()
         return counts[0], counts[1]

@@ -43,7 +43,7 @@ def tables(rounds: int, networks: Sequence[str]) -> Iterator[Table]:  # noqa: AR
         cases = [(name, m, how) for m in methods for how in hows if how in OURS or m in peers]
         extra = beyond_equal_weighting(cases)
         rows = [
-            [f"`{method}`", *(cell(extra.get((name, method, how))) for how in hows)]
+            [f"`{method}`", *(_cell(extra.get((name, method, how))) for how in hows)]
             for method in methods
         ]
         yield Table(
@@ -70,8 +70,10 @@ def beyond_equal_weighting(cases: Iterable[Case]) -> dict[Case, float | None]:
     result: dict[Case, float | None] = {}
     for case in cases:
         peak, reference = peaks[case], peaks[plain[case[0]]]
-        known = peak is not None and reference is not None
-        result[case] = (peak - reference) / _NUMBER / shared[case[0]] if known else None
+        if peak is None or reference is None:
+            result[case] = None
+        else:
+            result[case] = (peak - reference) / _NUMBER / shared[case[0]]
     return result
 
 
@@ -103,5 +105,5 @@ def peak_bytes(run: Run) -> int:
     return max(e["args"]["Total Allocated"] for e in events if e.get("name") == "[memory]")
 
 
-def cell(extra: float | None) -> str:
+def _cell(extra: float | None) -> str:
     return "" if extra is None else f"{extra:.2f}"
