@@ -93,7 +93,8 @@ def run_of(problem: GradientCost, method: str, how: str) -> Run:
     if how in TORCHJD:
         chunk, optimize = TORCHJD[how]
         aggregator = torchjd_aggregators(problem.num_tasks)[method]()
-        return problem.torchjd(aggregator, chunk=chunk, optimize=optimize)
+        allowed = hasattr(aggregator, "gramian_weighting")  # others need the Jacobian
+        return problem.torchjd(aggregator, chunk=chunk, optimize=optimize and allowed)
     return problem.balanced(preset(method, problem.num_tasks, cast("Level", how)))
 
 
