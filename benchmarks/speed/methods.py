@@ -57,7 +57,6 @@ def torchjd_aggregators(num_tasks: int) -> dict[str, Callable[[], Any]]:
     import torchjd.aggregation as torchjd
 
     methods: dict[str, Callable[[], Any]] = {
-        "ew": torchjd.Sum,
         "mgda": torchjd.MGDA,
         "pcgrad": torchjd.PCGrad,
         "gradvac": torchjd.GradVac,

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-_BLOCK = 2**13  # columns: 40 rows of them, and what a rule makes of these, stay in the cache
+BLOCK = 2**13  # columns: 40 rows of them, and what a rule makes of these, stay in the cache
 
 
 def by_columns(rule: Callable[..., Tensor], *parts: Tensor) -> Tensor:
@@ -20,5 +20,5 @@ def by_columns(rule: Callable[..., Tensor], *parts: Tensor) -> Tensor:
     Returns:
         `[n]`.
     """
-    blocks = zip(*(part.split(_BLOCK, -1) for part in parts), strict=True)
+    blocks = zip(*(part.split(BLOCK, -1) for part in parts), strict=True)
     return torch.cat([rule(*block) for block in blocks])
