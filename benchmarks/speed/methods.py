@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
 
 from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
 
 from benchmarks.speed.gradients import GradientCost, Run
 from mtl import Balancer
@@ -35,14 +37,19 @@ def preset(name: str, num_tasks: int, level: Level | None = None) -> Balancer:
         num_tasks: Number of tasks.
         level: Where gradients are compared. Default: what the preset says.
     """
-    register_schema()
-    with initialize_config_dir(str(_CONFIGS), version_base="1.3"):
-        config = compose("train", [f"balancer={name}"])
+    config = _composed(name).copy()
     config.num_tasks = num_tasks
     if level is not None:
         config.balancer.level = level
     balancer: Balancer = build(config.balancer)
     return balancer
+
+
+@lru_cache
+def _composed(name: str) -> DictConfig:
+    register_schema()
+    with initialize_config_dir(str(_CONFIGS), version_base="1.3"):
+        return compose("train", [f"balancer={name}"])
 
 
 def combiners_of_rows(num_tasks: int) -> dict[str, Combiner]:
