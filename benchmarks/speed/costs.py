@@ -78,9 +78,8 @@ def fill(document: str, table: Table) -> str:
     figures = {row[0]: row[1:] for row in table.rows}
     for row in rows:
         row += [""] * (len(head) - len(row))
-        for column, figure in zip(
-            COLUMNS, figures.get(row[0], [UNKNOWN] * len(COLUMNS)), strict=True
-        ):
+        measured = figures.get(row[0], [UNKNOWN] * len(COLUMNS))
+        for column, figure in zip(COLUMNS, measured, strict=True):
             row[head.index(column)] = figure
     return "\n".join(f"| {' | '.join(row)} |" for row in (head, rule, *rows))
 

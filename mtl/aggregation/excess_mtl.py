@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from mtl.aggregation.columns import BLOCK
+from mtl.aggregation.columns import blocks_of_columns
 from mtl.aggregation.memory import GradientMemory
 from mtl.errors import ConfigError
 from mtl.parts import Combiner, Needs
@@ -70,8 +70,8 @@ class ExcessMTL(Combiner):
         """Weights `[m]` from the Jacobian `[m, n]`, and a step of the state."""
         sums = self.memory.like(jacobian)
         present = sums[self.present]  # in place where all tasks are present
-        blocks = zip(jacobian.split(BLOCK, 1), present.split(BLOCK, 1), strict=True)
-        excess = torch.stack([_excess(*block) for block in blocks]).sum(0).to(self.first)
+        parts = [_excess(*block) for block in blocks_of_columns(jacobian, present)]
+        excess = torch.stack(parts).sum(0).to(self.first)
         sums[self.present] = present
         first = self.first[self.present]
         known = first > 0
