@@ -68,7 +68,8 @@ class MoCo(Aggregator):
         rows = self.memory.like(jacobian)
         self.memory.steps += 1
         time = self.memory.steps
-        averages = rows[self.present].lerp(jacobian, self.beta / time**self.beta_decay)
+        averages = rows[self.present]  # in place where all tasks are present
+        averages.lerp_(jacobian, self.beta / time**self.beta_decay)
         rows[self.present] = averages
         weights = self.weights[self.present].to(jacobian)
         share = weights.sum()

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from mtl.aggregation.columns import by_columns
 from mtl.errors import ConfigError
 from mtl.parts import Aggregator
 
@@ -35,4 +36,9 @@ class TrimmedMean(Aggregator):
         trim = min(self.trim, (count - 1) // 2)
         if trim == 0:
             return jacobian.mean(0)
-        return torch.sort(jacobian, 0).values[trim : count - trim].mean(0)
+
+        def middle(rows: Tensor) -> Tensor:
+            ordered = torch.sort(rows.T.contiguous(), 1).values
+            return ordered[:, trim : count - trim].mean(1)
+
+        return by_columns(middle, jacobian)
