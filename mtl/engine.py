@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from mtl.distributed import all_reduce_list, world_size
+from mtl.distributed import Held, all_reduce_list, world_size
 from mtl.errors import NonFiniteError, UnsupportedError
 from mtl.rows import Gradients, Rows
 
@@ -154,6 +154,20 @@ class Objectives:
     @cached_property
     def jacobian(self) -> Tensor:
         """Gradients of the objectives, `[k, n]`."""
+        return self.gather(self.columns)
+
+    @property
+    def held(self) -> Held | None:
+        """Which columns of `jacobian` this process holds; `None`: all."""
+        return self._rows.held
+
+    def gather(self, part: Tensor) -> Tensor:
+        """All columns, `[..., n]`, of something that every process has for those it holds."""
+        return self._rows.gather(part)
+
+    @cached_property
+    def columns(self) -> Tensor:
+        """The columns of `jacobian` that this process holds."""
         if self._level == "representation" and world_size() > 1:
             raise UnsupportedError(
                 "An aggregator of the Jacobian at the representation does not run on several "

@@ -28,6 +28,8 @@ class GradDrop(Aggregator, Stochastic):
         https://arxiv.org/abs/2010.06808
     """
 
+    columnwise = True
+
     def __init__(self, *, leak: float = 0.0, seed: int | None = None) -> None:
         super().__init__(seed)
         if not 0 <= leak <= 1:
@@ -38,8 +40,14 @@ class GradDrop(Aggregator, Stochastic):
         """Direction `[n]` from the Jacobian `[m, n]`."""
         total, magnitude = jacobian.sum(0), jacobian.abs().sum(0)
         purity = 0.5 * (1 + total / torch.where(magnitude > 0, magnitude, 1.0))
-        draw = torch.empty_like(purity).uniform_(generator=self.generator(jacobian.device))
+        draw = self._draw(jacobian)
         positive = (purity > draw) & (jacobian > 0)
         negative = (purity <= draw) & (jacobian < 0)
         kept = (jacobian * (positive | negative)).sum(0)
         return kept + self.leak * (total - kept)
+
+    def _draw(self, jacobian: Tensor) -> Tensor:
+        """A number for each column, the same whatever part of them this process sees."""
+        total = jacobian.shape[1] if self.held is None else self.held.total
+        draw = jacobian.new_empty(total).uniform_(generator=self.generator(jacobian.device))
+        return draw if self.held is None else draw[self.held.columns]
