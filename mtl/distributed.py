@@ -13,6 +13,10 @@ def world_size() -> int:
     """Number of processes that train together (1 without a process group)."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
+# The names since torch 2.14, and those before.
+_all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+_reduce_scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
+
 
 class Held(NamedTuple):
     """Which of `total` columns this process holds, where processes share them evenly."""
@@ -29,7 +33,7 @@ class Held(NamedTuple):
         return cls(slice(min(rank * size, total), min((rank + 1) * size, total)), total)
 
     @property
-    def count(self) -> int:
+    def width(self) -> int:
         """How many there are here."""
         return self.columns.stop - self.columns.start
 
@@ -47,14 +51,14 @@ class Held(NamedTuple):
             result = received.sum(0)
         else:
             result = parts.new_empty(size)
-            dist.reduce_scatter_tensor(result, parts)
-        return result[: self.count]
+            _reduce_scatter(result, parts)
+        return result[: self.width]
 
     def all_gather(self, part: Tensor) -> Tensor:
-        """All columns, `[..., total]`, from these ones, `[..., count]`, of each process."""
+        """All columns, `[..., total]`, from these ones, `[..., width]`, of each process."""
         part = _padded(part, _share(self.total))
         parts = part.new_empty(world_size() * part.numel())
-        dist.all_gather_into_tensor(parts, part.reshape(-1))
+        _all_gather(parts, part.reshape(-1))
         return parts.view(-1, *part.shape).movedim(0, -2).flatten(-2)[..., : self.total]
 
 

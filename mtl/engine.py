@@ -96,20 +96,14 @@ class Objectives:
             scalar, [self._losses, *self._learned], allow_unused=True, materialize_grads=True
         )
         own = self._learned_in_extra() + self._scaled(learned)
-        gradients = self._step.gradient(weights, self._extra)
-        return Combined(_pairs(self._step.parameters, gradients) + own, weights=weights)
+        return Combined(self._pass(weights) + own, weights=weights)
 
     def weigh(self, weights: Tensor) -> Combined:
         """Gradients of `weights @ values`, from the rows behind `gramian`."""
         weights = weights.detach().to(self._losses)
         on_losses = weights if self._derivative is None else weights @ self._derivative
         on_rows = weights if self._by_objective else on_losses
-        rows = self._rows
-        gradients = (
-            rows.weighted(on_rows)
-            + rows.specific(self._head_factors(on_rows))
-            + self._rest(weights)
-        )
+        gradients = self._rows.combine(on_rows, self._head_factors(on_rows)) + self._rest(weights)
         return Combined(gradients, weights=on_losses, gramian=self.gramian)
 
     def repeat(self, weights: Tensor) -> Combined:
@@ -124,6 +118,9 @@ class Objectives:
         if self._derivative is not None:
             on_losses, on_heads = weights @ self._derivative, self._derivative.sum(0)
         step, shared = self._step, self._step.shared
+        if step.sharded:
+            self._repeat_sharded(on_losses, on_heads)
+            return Combined(self._rest(weights), weights=on_losses)
         own = [p for name in step.tasks for p in step.specific[name]]
         heads = step.differentiate(step.cotangents(on_heads), own, retain_graph=True)
         rest = step.differentiate(
@@ -131,6 +128,12 @@ class Objectives:
         )
         pairs = _pairs([*shared, *own], all_reduce_list([*rest, *heads], [*shared, *own]))
         return Combined(pairs + self._rest(weights), weights=on_losses)
+
+    def _repeat_sharded(self, on_losses: Tensor, on_heads: Tensor) -> None:
+        step = self._step
+        tensors = list({id(t): t for ts in (step.representation or {}).values() for t in ts}.values())
+        there = step.differentiate(step.cotangents(on_losses), tensors, retain_graph=True)
+        step.backward(on_heads, replaced=_pairs(tensors, there), retain_graph=bool(self._extra))
 
     def follow(self, direction: Tensor) -> Combined:
         """Gradients with `direction`, `[n]`, in the columns of `jacobian`."""
@@ -225,8 +228,16 @@ class Objectives:
             pairs += self._scaled(learned)
         if self._extra:
             pairs += self._learned_in_extra()
-            pairs += _pairs(self._step.parameters, self._step.gradient(None, self._extra))
+            pairs += self._pass(None)
         return pairs
+
+    def _pass(self, weights: Tensor | None) -> Gradients:
+        """One backward pass of losses and regularizers; of sharded parameters it fills `.grad`."""
+        if self._step.sharded:
+            self._step.backward(weights, self._extra)
+            return []
+        gradients = self._step.gradient(weights, self._extra)
+        return _pairs(self._step.parameters, gradients)
 
     def _learned_in_extra(self) -> Gradients:
         """Gradients of parameters that regularizers learn."""

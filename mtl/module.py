@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import lightning
 import torch
-from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
+from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -21,6 +21,7 @@ from mtl.errors import ConfigError, UnsupportedError
 from mtl.model import MultiTaskModel
 from mtl.parts import Needs, Stochastic
 from mtl.resume import check_resumable
+from mtl.sharding import check_sharded, gather, is_sharded, scatter, shard
 from mtl.step import Step
 from mtl.task import Task, check_tasks
 
@@ -132,18 +133,38 @@ class MTLModule(lightning.LightningModule):
             parameter = next(p for p in self.parameters() if p.requires_grad)
             parameter.grad = torch.full_like(parameter, torch.inf)
 
+    def configure_model(self) -> None:
+        """Shards the model where the strategy says between which processes (`trainer=fsdp`).
+
+        Raises:
+            UnsupportedError: The strategy asks for tensor parallelism.
+        """
+        mesh = self.device_mesh
+        if mesh is None or is_sharded(self.model.parameters()):
+            return
+        if mesh["tensor_parallel"].size() > 1:
+            raise UnsupportedError(
+                "Expected ModelParallelStrategy(data_parallel_size=N, tensor_parallel_size=1) for "
+                f"N processes. Got tensor_parallel_size={mesh['tensor_parallel'].size()}. "
+                "trainer=fsdp sets both."
+            )
+        shard(self.model, mesh["data_parallel"])
+
     def on_fit_start(self) -> None:
         """Leaves the exchange of gradients between processes to the step.
 
         Raises:
-            UnsupportedError: The strategy shards the parameters.
+            UnsupportedError: The balancer does not work with the strategy.
         """
         strategy = self.trainer.strategy
-        if isinstance(strategy, FSDPStrategy | ModelParallelStrategy | DeepSpeedStrategy):
+        if isinstance(strategy, FSDPStrategy | DeepSpeedStrategy):
             raise UnsupportedError(
-                f"The strategy should leave parameters whole. Got {type(strategy).__name__}, which "
-                "shards them: gradients of single tasks cannot be taken. Use strategy=ddp."
+                f"Expected a strategy that leaves parameters whole, or FSDP2. Got "
+                f"{type(strategy).__name__}. Use trainer=fsdp (ModelParallelStrategy), or "
+                "trainer=ddp."
             )
+        if is_sharded(self.model.parameters()):
+            check_sharded(self.balancer, self.model, len(self.tasks))
         wrapper = strategy.model
         if isinstance(wrapper, DistributedDataParallel):
             wrapper.require_backward_grad_sync = False
@@ -192,6 +213,22 @@ class MTLModule(lightning.LightningModule):
             ) from error
 
     # -------------------------------------------------------------------------------- evaluation
+
+    def on_validation_start(self) -> None:
+        """Makes sharded parameters whole: processes may have different numbers of batches."""
+        gather(self.model)
+
+    def on_test_start(self) -> None:
+        """As for a validation."""
+        gather(self.model)
+
+    def on_validation_end(self) -> None:
+        """Shards them again."""
+        scatter(self.model)
+
+    def on_test_end(self) -> None:
+        """As for a validation."""
+        scatter(self.model)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
         """Updates the validation metrics."""

@@ -69,7 +69,7 @@ class Rows:
         dtype = torch.promote_types(first[0].dtype, torch.float32) if first else torch.float32
         width = sum(t.numel() for t in first)
         self.held = Held.here(width) if level == "parameters" else None
-        width = width if self.held is None else self.held.count
+        width = width if self.held is None else self.held.width
         self.jacobian = step.values.new_empty(len(members), width, dtype=dtype)
         self._used = [False] * len(first)
         cotangents = step.cotangents()
@@ -86,6 +86,8 @@ class Rows:
         names = self.step.present
         columns = self._columns_of(among[0] if among else 0)
         own = [p for i in among for p in self.step.specific[names[i]]]
+        if self.step.sharded:
+            own = []  # theirs come with the pass that `combine` ends in
         outputs = [factor.output for factor in self._factors]
         gradients = self.step.differentiate(
             cotangents, [*columns, *outputs, *own], among=among, retain_graph=retain
@@ -128,6 +130,21 @@ class Rows:
             culprits = [n for n, b in zip(names, bad, strict=False) if b]
             raise NonFiniteError(*(culprits if len(bad) == len(names) else names))
         return result
+
+    def combine(self, weights: Tensor, heads: Tensor | None) -> Gradients:
+        """Gradients of all parameters; of sharded ones they go to `.grad` at once.
+
+        Args:
+            weights: `[r]`, on the rows of the shared parameters.
+            heads: `[r]`, on those of the heads; `None`: ones.
+        """
+        if not self.step.sharded:
+            return self.weighted(weights) + self.specific(heads)
+        direction = weights.to(self.jacobian) @ self.jacobian
+        replaced = zip(*self._at_representation(direction, weights), strict=True)
+        heads = torch.ones_like(weights) if heads is None else heads
+        self.step.backward(heads, replaced=list(replaced), retain_graph=True)
+        return []
 
     def weighted(self, weights: Tensor) -> Gradients:
         """Gradients of the shared parameters for `weights @ rows`.
@@ -206,6 +223,11 @@ class Rows:
 def _columns(step: Step, level: Level, inside: set[int]) -> list[list[Tensor]]:
     """For each present task the tensors that make its row, but for those inside factors."""
     if level == "parameters":
+        if step.sharded:
+            raise UnsupportedError(
+                "Gradients of single tasks by sharded parameters cannot be taken. Use "
+                'level="representation", a loss weighting, or strategy=ddp.'
+            )
         outside = [p for p in step.shared if id(p) not in inside]
         return [outside for _ in step.present]
     if step.representation is None:

@@ -1,0 +1,122 @@
+"""Parameters that are sharded over processes by `torch.distributed.fsdp.fully_shard` (FSDP2).
+
+Each process holds its part of every parameter, of its gradient and of the optimizer's state; a
+module's whole parameters exist while it runs. Gradients then come out of an ordinary backward
+pass only, in which the hooks of the sharding sum them over the processes (`Step.backward`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
+
+from mtl.errors import UnsupportedError
+from mtl.parts import Needs
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
+
+    from mtl.balancer import Balancer
+
+
+def is_sharded(parameters: Iterable[Tensor]) -> bool:
+    """Whether any of the parameters is held in parts by several processes."""
+    if not dist.is_available() or not dist.is_initialized():
+        return False
+    from torch.distributed.tensor import DTensor
+
+    return any(isinstance(parameter, DTensor) for parameter in parameters)
+
+
+def shard(model: nn.Module, mesh: DeviceMesh) -> None:
+    """Shards a model: each of its parts (backbone, every head) is a unit, gathered while it runs.
+
+    To gather a large backbone block by block, apply `fully_shard` to its blocks before.
+
+    Args:
+        model: A `MultiTaskModel`, or another model whose children run by being called.
+        mesh: The processes.
+    """
+    from torch.distributed.fsdp import fully_shard
+
+    for child in model.children():
+        listed = isinstance(child, nn.ModuleList | nn.ModuleDict)
+        for unit in child.children() if listed else [child]:
+            fully_shard(unit, mesh=mesh)
+            unit.register_forward_hook(_separate)
+    fully_shard(model, mesh=mesh)
+
+
+def _separate(module: nn.Module, inputs: Any, output: Any) -> Any:  # noqa: ARG001
+    """Gives copies of what a unit returns.
+
+    The unit's hooks stay with the original, so that a pass which ends at the copy, as one for a
+    row does at the representation, does not gather the unit's parameters.
+    """
+    return tree_map_only(Tensor, Tensor.clone, output)
+
+
+def check_sharded(balancer: Balancer, model: nn.Module, num_tasks: int) -> None:
+    """Checks that a balancer works with the sharded parameters of a model.
+
+    Raises:
+        UnsupportedError: It needs gradients of single tasks by the parameters, or part of the
+            model is not sharded.
+    """
+    remedy = "Use trainer=ddp"
+    if not all(is_sharded([p]) for p in model.parameters() if p.requires_grad):
+        raise UnsupportedError(
+            "Expected all trainable parameters of the model to be sharded, or none. Got some of "
+            "both: gradients of the others would differ between processes. Apply `fully_shard` to "
+            "the whole model as well."
+        )
+    if balancer.sharpness is not None:
+        raise UnsupportedError(
+            f"{type(balancer.sharpness).__name__} moves the parameters along a gradient, which "
+            f"does not run where they are sharded. {remedy}, or leave `sharpness` out."
+        )
+    if any(p.requires_grad for part in balancer.regularizers.values() for p in part.parameters()):
+        raise UnsupportedError(
+            f"A regularizer with parameters of its own does not run where the model is sharded. "
+            f"{remedy}."
+        )
+    needs = balancer.needs if num_tasks > 1 else Needs.LOSSES
+    method = type(balancer.combine).__name__
+    if Needs.JACOBIAN in needs:
+        raise UnsupportedError(
+            f"{method} needs the Jacobian by the parameters, which does not exist where they are "
+            f"sharded. {remedy}, a loss weighting, or a weighting with "
+            "balancer.level=representation."
+        )
+    if Needs.GRAMIAN in needs and balancer.level == "parameters":
+        raise UnsupportedError(
+            f'{method} should compare gradients at level="representation" where parameters are '
+            f'sharded. Got level="parameters": gradients of single tasks by sharded parameters '
+            f"cannot be taken. Use balancer.level=representation, a loss weighting, or trainer=ddp."
+        )
+
+
+def gather(model: nn.Module) -> None:
+    """Keeps whole parameters in every process, so that each may run by itself until `scatter`."""
+    for module in _units(model):
+        module.unshard()
+        module.set_reshard_after_forward(False, recurse=False)
+
+
+def scatter(model: nn.Module) -> None:
+    """Undoes `gather`."""
+    for module in _units(model):
+        module.set_reshard_after_forward(True, recurse=False)
+        module.reshard()
+
+
+def _units(model: nn.Module) -> list[Any]:
+    if not is_sharded(model.parameters()):
+        return []
+    from torch.distributed.fsdp import FSDPModule
+
+    return [module for module in model.modules() if isinstance(module, FSDPModule)]
