@@ -131,7 +131,9 @@ class Objectives:
 
     def _repeat_sharded(self, on_losses: Tensor, on_heads: Tensor) -> None:
         step = self._step
-        tensors = list({id(t): t for ts in (step.representation or {}).values() for t in ts}.values())
+        tensors = list(
+            {id(t): t for ts in (step.representation or {}).values() for t in ts}.values()
+        )
         there = step.differentiate(step.cotangents(on_losses), tensors, retain_graph=True)
         step.backward(on_heads, replaced=_pairs(tensors, there), retain_graph=bool(self._extra))
 

@@ -21,7 +21,7 @@ from mtl.errors import ConfigError, UnsupportedError
 from mtl.model import MultiTaskModel
 from mtl.parts import Needs, Stochastic
 from mtl.resume import check_resumable
-from mtl.sharding import check_sharded, gather, is_sharded, scatter, shard
+from mtl.sharding import check_sharded, clip, gather, is_sharded, scatter, shard
 from mtl.step import Step
 from mtl.task import Task, check_tasks
 
@@ -121,6 +121,19 @@ class MTLModule(lightning.LightningModule):
         if step is not None:
             self.balancer.after_step(step)
 
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """As Lightning does it, also where only some of the parameters are sharded."""
+        if not gradient_clip_val or not is_sharded(self.model.parameters()):
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+            return
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        clip(parameters, gradient_clip_val, by_norm=gradient_clip_algorithm != "value")
+
     def _tell_nonfinite(self, tasks: tuple[str, ...]) -> None:
         rank_zero_warn(
             f"Step {self.trainer.global_step}: the loss or gradient of {', '.join(tasks)} is not "
@@ -144,9 +157,9 @@ class MTLModule(lightning.LightningModule):
             return
         if mesh["tensor_parallel"].size() > 1:
             raise UnsupportedError(
-                "Expected ModelParallelStrategy(data_parallel_size=N, tensor_parallel_size=1) for "
-                f"N processes. Got tensor_parallel_size={mesh['tensor_parallel'].size()}. "
-                "trainer=fsdp sets both."
+                "Expected a strategy without tensor parallelism. Got "
+                f"tensor_parallel_size={mesh['tensor_parallel'].size()}. "
+                "Use trainer=fsdp (mtl.strategy.FSDP2Strategy)."
             )
         shard(self.model, mesh["data_parallel"])
 
@@ -160,7 +173,7 @@ class MTLModule(lightning.LightningModule):
         if isinstance(strategy, FSDPStrategy | DeepSpeedStrategy):
             raise UnsupportedError(
                 f"Expected a strategy that leaves parameters whole, or FSDP2. Got "
-                f"{type(strategy).__name__}. Use trainer=fsdp (ModelParallelStrategy), or "
+                f"{type(strategy).__name__}. Use trainer=fsdp (mtl.strategy.FSDP2Strategy), or "
                 "trainer=ddp."
             )
         if is_sharded(self.model.parameters()):

@@ -7,9 +7,10 @@ pass only, in which the hooks of the sharding sum them over the processes (`Step
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
 
     from mtl.balancer import Balancer
+
+_EPS = 1e-6  # as in torch.nn.utils.clip_grad_norm_
 
 
 def is_sharded(parameters: Iterable[Tensor]) -> bool:
@@ -98,6 +101,39 @@ def check_sharded(balancer: Balancer, model: nn.Module, num_tasks: int) -> None:
             f'sharded. Got level="parameters": gradients of single tasks by sharded parameters '
             f"cannot be taken. Use balancer.level=representation, a loss weighting, or trainer=ddp."
         )
+
+
+def clip(parameters: Sequence[Tensor], limit: float, *, by_norm: bool) -> None:
+    """Clips the gradients of sharded and whole parameters together, by their norm or by value.
+
+    Torch's own functions take one kind or the other; the balancer's parameters are whole.
+    """
+    with_grad = [p for p in parameters if p.grad is not None]
+    kinds = [[p for p in with_grad if is_sharded([p]) == kind] for kind in (True, False)]
+    kinds = [kind for kind in kinds if kind]
+    if not by_norm:
+        for kind in kinds:
+            nn.utils.clip_grad_value_(kind, limit)
+        return
+    gradients = [[p.grad for p in kind] for kind in kinds]
+    norms = [nn.utils.get_total_norm(kind) for kind in gradients]
+    norms = [norm.full_tensor() if is_sharded([norm]) else norm for norm in norms]
+    if norms:
+        factor = (limit / (torch.stack(norms).norm() + _EPS)).clamp_max(1.0)
+        for gradient in [g for kind in gradients for g in kind]:
+            gradient.mul_(factor.to(gradient.dtype))
+
+
+def place(value: Any, like: Any) -> Any:
+    """Shards a tensor as another of its shape; gives everything else back as it is."""
+    if not isinstance(like, Tensor) or not is_sharded([like]) or not isinstance(value, Tensor):
+        return value
+    if value.shape != like.shape:
+        return value
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
+    assert isinstance(like, DTensor)
+    return distribute_tensor(value.to(like.device), like.device_mesh, like.placements)
 
 
 def gather(model: nn.Module) -> None:

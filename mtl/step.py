@@ -255,7 +255,7 @@ class Step:
         replaced: Sequence[tuple[Tensor, Tensor]] = (),
         retain_graph: bool = False,
     ) -> None:
-        """Adds the gradient of a sum to `.grad` by an ordinary backward pass, for sharded parameters.
+        """Adds the gradient of a sum to `.grad` by an ordinary backward pass (sharded parameters).
 
         Args:
             weights: See `gradient`.
