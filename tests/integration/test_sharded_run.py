@@ -44,6 +44,7 @@ def test_sharded_run_resumes(tmp_path):
     close(whole, shell(*resumed, cwd=tmp_path).ok())
 
 
+@pytest.mark.slow
 def test_parameter_level_is_refused(tmp_path):
     refused = shell(*TINY, *SHARDED, "balancer=pcgrad", cwd=tmp_path)
     refused.refused("sharded", "balancer.level=representation", "trainer=ddp")
