@@ -153,7 +153,7 @@ class MTLModule(lightning.LightningModule):
             UnsupportedError: The strategy asks for tensor parallelism.
         """
         mesh = self.device_mesh
-        if mesh is None or is_sharded(self.model.parameters()):
+        if mesh is None:
             return
         if mesh["tensor_parallel"].size() > 1:
             raise UnsupportedError(

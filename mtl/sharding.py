@@ -36,7 +36,7 @@ def is_sharded(parameters: Iterable[Tensor]) -> bool:
 
 
 def shard(model: nn.Module, mesh: DeviceMesh) -> None:
-    """Shards a model: each of its parts (backbone, every head) is a unit, gathered while it runs.
+    """Shards a model once: each of its parts (backbone, every head) is gathered while it runs.
 
     To gather a large backbone block by block, apply `fully_shard` to its blocks before.
 
@@ -44,8 +44,10 @@ def shard(model: nn.Module, mesh: DeviceMesh) -> None:
         model: A `MultiTaskModel`, or another model whose children run by being called.
         mesh: The processes.
     """
-    from torch.distributed.fsdp import fully_shard
+    from torch.distributed.fsdp import FSDPModule, fully_shard
 
+    if isinstance(model, FSDPModule):
+        return
     for child in model.children():
         listed = isinstance(child, nn.ModuleList | nn.ModuleDict)
         for unit in child.children() if listed else [child]:

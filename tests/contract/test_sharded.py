@@ -12,6 +12,7 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 from torch import nn
+from torch.distributed.fsdp import fully_shard
 from torch.utils.data import DataLoader
 
 from mtl import Balancer, MTLModule
@@ -50,8 +51,10 @@ FLAGS = {
     "clipped by value": {"gradient_clip_val": 0.05, "gradient_clip_algorithm": "value"},
     "accumulated": {"accumulate_grad_batches": 2},
 }
+BLOCKWISE = "pcgrad at the representation, block by block"
 OTHERS = [("uw", "full", flags) for flags in FLAGS if flags != "plain"] + [
     ("pcgrad at the representation", "full", "accumulated"),
+    (BLOCKWISE, "full", "plain"),
     ("with a regularizer", "full", "plain"),
     ("with a regularizer and weighted heads", "partial", "plain"),
 ]
@@ -61,8 +64,8 @@ REFUSED = ["mgda", "gradnorm at the parameters", "graddrop", "excess_mtl", "uw +
 
 
 def balancer_of(variant):
-    if variant in VARIANTS:
-        return make_balancer(variant)
+    if variant == BLOCKWISE or variant in VARIANTS:
+        return make_balancer(variant.partition(",")[0] if variant == BLOCKWISE else variant)
     heads = "weighted" if "heads" in variant else "own"
     return Balancer(
         PCGradWeighting(seed=0),
@@ -70,6 +73,14 @@ def balancer_of(variant):
         level="representation",
         head_grad=heads,
     )
+
+
+class Blockwise(MTLModule):
+    def configure_model(self):
+        if self.device_mesh is not None:
+            for layer in self.model.backbone:
+                fully_shard(layer, mesh=self.device_mesh["data_parallel"])
+        super().configure_model()
 
 
 def part(joint, rank):
@@ -84,7 +95,8 @@ def train(case, rank=None):
     variant, kind, flags = case
     model, tasks = make_model(dtype=torch.float64)
     optimizer = partial(torch.optim.SGD, lr=0.05, momentum=0.5)
-    module = MTLModule(model, tasks, balancer_of(variant).double(), optimizer=optimizer)
+    kind_of_module = Blockwise if variant == BLOCKWISE else MTLModule
+    module = kind_of_module(model, tasks, balancer_of(variant).double(), optimizer=optimizer)
     trainer = lightning.Trainer(
         accelerator="cpu",
         devices=1 if rank is None else WORLD,
