@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import torch
@@ -131,9 +132,8 @@ class Objectives:
 
     def _repeat_sharded(self, on_losses: Tensor, on_heads: Tensor) -> None:
         step = self._step
-        tensors = list(
-            {id(t): t for ts in (step.representation or {}).values() for t in ts}.values()
-        )
+        columns = chain.from_iterable((step.representation or {}).values())
+        tensors = list({id(column): column for column in columns}.values())
         there = step.differentiate(step.cotangents(on_losses), tensors, retain_graph=True)
         step.backward(on_heads, replaced=_pairs(tensors, there), retain_graph=bool(self._extra))
 

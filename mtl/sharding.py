@@ -52,17 +52,18 @@ def shard(model: nn.Module, mesh: DeviceMesh) -> None:
         listed = isinstance(child, nn.ModuleList | nn.ModuleDict)
         for unit in child.children() if listed else [child]:
             fully_shard(unit, mesh=mesh)
-            unit.register_forward_hook(_separate)
+        if not listed:
+            child.register_forward_hook(_separate)
     fully_shard(model, mesh=mesh)
 
 
 def _separate(module: nn.Module, inputs: Any, output: Any) -> Any:  # noqa: ARG001
-    """Gives copies of what a unit returns.
+    """Gives copies of what a backbone returns.
 
-    The unit's hooks stay with the original, so that a pass which ends at the copy, as one for a
-    row does at the representation, does not gather the unit's parameters.
+    Its hooks stay with the original, so that a pass which ends at the copy, as one for a row does
+    at the representation, does not gather the backbone's parameters.
     """
-    return tree_map_only(Tensor, Tensor.clone, output)
+    return tree_map_only(Tensor, lambda t: t.clone() if t.requires_grad else t, output)
 
 
 def check_sharded(balancer: Balancer, model: nn.Module, num_tasks: int) -> None:
@@ -117,13 +118,16 @@ def clip(parameters: Sequence[Tensor], limit: float, *, by_norm: bool) -> None:
         for kind in kinds:
             nn.utils.clip_grad_value_(kind, limit)
         return
-    gradients = [[p.grad for p in kind] for kind in kinds]
-    norms = [nn.utils.get_total_norm(kind) for kind in gradients]
-    norms = [norm.full_tensor() if is_sharded([norm]) else norm for norm in norms]
+    gradients = [[p.grad for p in kind if p.grad is not None] for kind in kinds]
+    norms = [_whole(nn.utils.get_total_norm(kind)) for kind in gradients]
     if norms:
         factor = (limit / (torch.stack(norms).norm() + _EPS)).clamp_max(1.0)
         for gradient in [g for kind in gradients for g in kind]:
             gradient.mul_(factor.to(gradient.dtype))
+
+
+def _whole(tensor: Any) -> Tensor:
+    return tensor.full_tensor() if is_sharded([tensor]) else tensor
 
 
 def place(value: Any, like: Any) -> Any:
@@ -153,7 +157,7 @@ def scatter(model: nn.Module) -> None:
 
 
 def _units(model: nn.Module) -> list[Any]:
-    if not is_sharded(model.parameters()):
+    if not dist.is_available() or not dist.is_initialized():
         return []
     from torch.distributed.fsdp import FSDPModule
 

@@ -56,6 +56,7 @@ class Step:
         tied: Shared parameters behind the representation (in heads).
         scale: Factor on every gradient: 1/N under accumulation, the AMP scale.
         linear_calls: Evaluations of linear layers, to keep rows as factors where that is cheaper.
+        sharded: Whether processes hold parts of the parameters (FSDP2).
 
     Reading `values` (or anything that depends on it) moves 2m numbers to the host, once a step:
     which tasks are present and finite decides what is computed next.
@@ -73,6 +74,7 @@ class Step:
         tied: Sequence[Tensor] = (),
         scale: Tensor | float = 1.0,
         linear_calls: Sequence[LinearCall] = (),
+        sharded: bool = False,
     ) -> None:
         self.tasks = tuple(losses)
         self.losses = dict(losses)
@@ -85,6 +87,7 @@ class Step:
         self.tied = list(tied)
         self._rows: dict[tuple[Level, bool], Rows] = {}
         self._linear_calls = list(linear_calls)
+        self.sharded = sharded
         for name, loss in self.losses.items():
             if loss is not None and torch.is_grad_enabled() and not loss.requires_grad:
                 raise TaskError(
@@ -128,6 +131,7 @@ class Step:
 
         def run(recompute: Replay | None) -> Step:
             calls: list[LinearCall] = []
+            sharded = is_sharded(model.parameters())
             noted = needs & (Needs.GRAMIAN | Needs.JACOBIAN | Needs.REPRESENTATION) == Needs.GRAMIAN
             recorder = record_linear_calls(model, calls) if noted else contextlib.nullcontext()
             with context():
@@ -135,7 +139,7 @@ class Step:
                     outputs = model(inputs)
                 pairs = _losses(known, outputs.predictions, targets)
             groups = model.parameter_groups()
-            if is_sharded(groups.shared):
+            if sharded:
                 pairs = _without_labels(outputs.predictions) | pairs
             return cls(
                 {task.name: pairs[task.name][0] if task.name in pairs else None for task in tasks},
@@ -146,6 +150,7 @@ class Step:
                 recompute=recompute,
                 tied=groups.tied,
                 linear_calls=calls,
+                sharded=sharded,
             )
 
         again = needs & (Needs.RECOMPUTE | Needs.AFTER_STEP)
@@ -241,11 +246,6 @@ class Step:
             cotangents, parameters, extra=extra, retain_graph=retain_graph
         )
         return all_reduce_list(gradients, parameters)
-
-    @cached_property
-    def sharded(self) -> bool:
-        """Whether processes hold parts of the parameters (FSDP2)."""
-        return is_sharded(self.parameters)
 
     def backward(
         self,
