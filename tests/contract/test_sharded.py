@@ -102,6 +102,7 @@ def train(case, rank=None):
         devices=1 if rank is None else WORLD,
         strategy="auto" if rank is None else FSDP2Strategy(),
         max_epochs=2,
+        num_sanity_val_steps=0,
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -110,7 +111,8 @@ def train(case, rank=None):
         **FLAGS[flags],
     )
     data = batches(kind) if rank is None else [part(joint, rank) for joint in batches(kind)]
-    trainer.fit(module, DataLoader(data, batch_size=None))
+    validation = data[: 1 + (rank or 0)]  # processes may have different numbers of batches
+    trainer.fit(module, *(DataLoader(batches, batch_size=None) for batches in (data, validation)))
     state = {name: value.detach() for name, value in module.named_parameters()}
     if rank is not None:
         held = sum(value.to_local().numel() for value in module.model.parameters())
