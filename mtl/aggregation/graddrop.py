@@ -29,6 +29,8 @@ class GradDrop(Aggregator, Stochastic):
         https://arxiv.org/abs/2010.06808
     """
 
+    columnwise = True
+
     def __init__(self, *, leak: float = 0.0, seed: int | None = None) -> None:
         super().__init__(seed)
         if not 0 <= leak <= 1:
@@ -37,9 +39,13 @@ class GradDrop(Aggregator, Stochastic):
 
     def forward(self, jacobian: Tensor) -> Tensor:
         """Direction `[n]` from the Jacobian `[m, n]`."""
-        draw = jacobian.new_empty(jacobian.shape[1])
-        draw.uniform_(generator=self.generator(jacobian.device))
-        return by_columns(self._keep, jacobian, draw)
+        return by_columns(self._keep, jacobian, self._draw(jacobian))
+
+    def _draw(self, jacobian: Tensor) -> Tensor:
+        """A number for each column, the same whatever part of them this process sees."""
+        total = jacobian.shape[1] if self.held is None else self.held.total
+        draw = jacobian.new_empty(total).uniform_(generator=self.generator(jacobian.device))
+        return draw if self.held is None else draw[self.held.columns]
 
     def _keep(self, rows: Tensor, draw: Tensor) -> Tensor:
         """The sum of the positive or of the negative entries of each column, and the leak."""

@@ -24,6 +24,8 @@ class TrimmedMean(Aggregator):
         Statistical Rates. ICML 2018. https://arxiv.org/abs/1803.01498
     """
 
+    columnwise = True
+
     def __init__(self, *, trim: int = 1) -> None:
         super().__init__()
         if trim < 0:

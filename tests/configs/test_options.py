@@ -158,9 +158,11 @@ def test_trainers_are_made(option, tmp_path):
 
 
 def test_trainers_of_other_machines_differ_from_the_default_where_they_say():
-    default, gpu, ddp = (composed(f"trainer={name}").trainer for name in ("default", "gpu", "ddp"))
+    names = ("default", "gpu", "ddp", "fsdp")
+    default, gpu, ddp, fsdp = (composed(f"trainer={name}").trainer for name in names)
     assert {key for key in default if default[key] != gpu[key]} == {"accelerator"}
-    assert {key for key in default if default[key] != ddp[key]} == {"strategy", "devices"}
+    for several in (ddp, fsdp):
+        assert {key for key in default if default[key] != several[key]} == {"strategy", "devices"}
 
 
 PYTHON = {
