@@ -212,7 +212,7 @@ def _ratio(by: dict, case: str, method: str, share: float, tasks: Callable) -> s
         if (c, m, s) == (case, method, share) and reference is not None and tasks(run):
             ratios.append(statistics.fmean(tasks(run)) / statistics.fmean(tasks(reference)))
     if not ratios:
-        return "–"
+        return "-"
     spread = statistics.stdev(ratios) if len(ratios) > 1 else 0.0
     return f"{statistics.fmean(ratios):.2f} ± {spread:.2f}"
 
@@ -226,7 +226,7 @@ def _detection(runs: list[dict[str, Any]]) -> Table:
     table.title = "Detection; without outliers `exactly found` means that no task was accused"
     for (case, method, share), own in sorted(groups.items()):
         areas = [r["auc"] for r in own if r["auc"] is not None]
-        area = f"{statistics.fmean(areas):.3f}" if areas else "–"
+        area = f"{statistics.fmean(areas):.3f}" if areas else "-"
         exact = sum(r["exact"] for r in own)
         table.add_row(case, method, f"{share:.0%}", area, str(exact), str(len(own)))
     return table
