@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,7 +57,7 @@ def find_baseline(
             "tasks=[TASK] for each task, or leave `baseline` at auto."
         )
     if own is None and published is not None:
-        return _published(results, published)
+        return published_values(published, results.protocol, results.metrics)
     return own
 
 
@@ -89,10 +89,18 @@ def _files(folders: Sequence[Path]) -> list[Path]:
     return paths
 
 
-def _published(results: Results, path: Path) -> Baseline | None:
+def published_values(path: Path, protocol: str, tasks: Iterable[str]) -> Baseline | None:
+    """Single-task values that stand in a file.
+
+    Args:
+        path: YAML file with a list of entries `protocol`, `source`, `values`; may be missing.
+        protocol: The digest that an entry must have.
+        tasks: The tasks that it must have.
+    """
+    if not path.is_file():
+        return None
     for entry in yaml.safe_load(path.read_text()):
         values: Values = entry["values"]
-        if entry["protocol"] == results.protocol and set(results.metrics) <= set(values):
-            chosen = {task: values[task] for task in results.metrics}
-            return Baseline(chosen, entry["source"])
+        if entry["protocol"] == protocol and set(tasks) <= set(values):
+            return Baseline({task: values[task] for task in tasks}, entry["source"])
     return None
