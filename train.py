@@ -35,6 +35,7 @@ from mtl.report import (
     FAILURE,
     FILE,
     Baseline,
+    PeakMemory,
     Results,
     describe_cost,
     find_baseline,
@@ -162,6 +163,7 @@ def run(config: DictConfig, module: MTLModule, benchmark: Benchmark) -> Results:
         print(describe_cost(module.balancer, module.model, len(module.tasks)))
     for logger in trainer.loggers:
         logger.log_hyperparams(plain(config))
+    memory = PeakMemory()
     started = time.perf_counter()
     if config.train:
         try:
@@ -178,6 +180,8 @@ def run(config: DictConfig, module: MTLModule, benchmark: Benchmark) -> Results:
     results.info = {
         "seconds": round(seconds, 2),
         "steps": trainer.global_step,
+        "peak_memory": memory.read(on_gpu=trainer.strategy.root_device.type == "cuda"),
+        "resumed": config.ckpt_path is not None,
         "skipped_steps": int(module.balancer.skipped_steps),
         **describe_gates(module.model),
         **({"true_outliers": list(benchmark.outliers)} if benchmark.outliers else {}),

@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 Rows = Sequence[dict[str, float]]
 
 # Okabe and Ito's colours: distinct for colour-blind readers too.
-_COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
+COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
 
 
 def draw_curves(rows: Rows, folder: Path) -> list[Path]:
@@ -117,7 +117,7 @@ def _panels(
     )
     for axes, (title, lines) in zip(grid.flat, panels.items(), strict=False):
         for colour, (name, label) in enumerate(lines):
-            _line(axes, rows, name, label, _COLOURS[colour % len(_COLOURS)])
+            _line(axes, rows, name, label, COLOURS[colour % len(COLOURS)])
         axes.set_title(title, fontsize=10)
         axes.set_xlabel("step")
         axes.grid(alpha=0.3)

@@ -41,7 +41,8 @@ class Results:
         higher_is_better: Task -> metric -> direction.
         shared: Whether the tasks shared parameters. If not, or with one task, the values are
             single-task values.
-        info: Steps, skipped steps, seconds, versions.
+        info: Seconds and steps of the training (of a `resumed` run, the seconds of the rest alone),
+            `peak_memory` in bytes, skipped steps.
         delta_m: Mean relative drop against the baseline in percent, lower is better.
         delta_p: Relative gain, mean within each task first, in percent, higher is better.
         baseline: Where the single-task values came from.

@@ -71,7 +71,7 @@ def read_history(path: Path) -> dict[str, Points]:
 
 def _thin(steps: np.ndarray, texts: tuple[str, ...]) -> Points:
     values = np.array([float(text) if text else np.nan for text in texts])
-    known = ~np.isnan(values)
+    known = np.isfinite(values)
     steps, values = steps[known], values[known]
     negative = float((values < 0).mean()) if len(values) else 0.0
     return Points(_means(steps, _BINS), _means(values, _BINS), negative)

@@ -33,7 +33,7 @@ class Column:
         higher: Whether higher is better; `None` if neither is.
         digits: After the decimal point.
         cells: One a method.
-        best: Index of the best method, without the single-task row.
+        best: Index of the best method, the single tasks aside; `None` if several are.
     """
 
     group: str
@@ -58,7 +58,7 @@ class Column:
         value, deviation = self.cells[index]
         if value is None:
             return _MISSING
-        shown = f"{value:.{self.digits}f}"
+        shown = _fixed(value, self.digits)
         return shown if deviation is None else f"{shown} ± {deviation:.{self.digits}f}"
 
 
@@ -182,8 +182,9 @@ def _column(
     contending = {i: value for i, value in values.items() if not methods[i].single}
     best = None
     if higher is not None and len(contending) > 1:
-        choose = max if higher else min
-        best = choose(contending, key=lambda i: contending[i])
+        top = (max if higher else min)(contending.values())
+        reached = [i for i, value in contending.items() if value == top]
+        best = reached[0] if len(reached) == 1 else None
     return Column(group, name, higher, digits, cells, best)
 
 
@@ -211,6 +212,10 @@ def _megabytes(method: Method) -> float | None:
     return None if method.memory is None or method.single else method.memory / 1e6
 
 
+def _fixed(value: float, digits: int) -> str:
+    return f"{round(value, digits) + 0.0:.{digits}f}"  # never -0.00
+
+
 def _line(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
 
@@ -219,7 +224,7 @@ def _tex_cell(column: Column, index: int) -> str:
     value, deviation = column.cells[index]
     if value is None:
         return "--"
-    shown = f"{value:.{column.digits}f}"
+    shown = _fixed(value, column.digits)
     if column.best == index:
         shown = rf"\mathbf{{{shown}}}"
     if deviation is not None:

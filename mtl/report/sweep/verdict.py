@@ -68,7 +68,8 @@ class Verdict:
                 f"{size}. Too few seeds to tell: with {n} the smallest possible p is "
                 f"{self.smallest:.2g}."
             )
-        return f"{size}: not told apart, p = {self.p_holm:.2g} after Holm's correction."
+        alone = f"p = {self.p:.2g}, but " if self.p <= ALPHA else "p = "
+        return f"{size}: not told apart, {alone}{self.p_holm:.2g} after Holm's correction."
 
 
 def judge(comparison: Comparison) -> list[Verdict]:
