@@ -12,11 +12,12 @@ mpl.use("Agg")
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 
 from mtl.report.curves import COLOURS as _ALL_COLOURS
 from mtl.report.sweep.analysis import Analysis
-from mtl.report.sweep.comparison import Method
+from mtl.report.sweep.comparison import Method, Metric
 from mtl.report.sweep.series import Band
 from mtl.report.sweep.statistics import Interval
 
@@ -142,7 +143,7 @@ def _profile(analysis: Analysis) -> plt.Figure | None:
     return _finish(figure, axes, zero=True)
 
 
-def _gain(analysis: Analysis, method: Method, metric) -> float:  # noqa: ANN001
+def _gain(analysis: Analysis, method: Method, metric: Metric) -> float:
     gain = analysis.comparison.gain(method.means, metric)
     return np.nan if gain is None else gain
 
@@ -239,11 +240,12 @@ def _panels(panels: dict[str, list[tuple[Band, str, str, str]]]) -> plt.Figure |
     for axes in grid.flat[len(panels) :]:
         axes.set_visible(False)
     entries = {label: handle for axes in grid.flat for handle, label in _legend(axes)}
-    figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=6, fontsize=8)
+    handles, labels = list(entries.values()), list(entries)
+    figure.legend(handles, labels, loc="outside lower center", ncols=6, fontsize=8)
     return figure
 
 
-def _legend(axes: Axes) -> list[tuple[object, str]]:
+def _legend(axes: Axes) -> list[tuple[Artist, str]]:
     return list(zip(*axes.get_legend_handles_labels(), strict=True))
 
 
