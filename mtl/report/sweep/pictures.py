@@ -153,6 +153,7 @@ def _speed(analysis: Analysis) -> plt.Figure | None:
     known = [m for m in analysis.comparison.contenders if m.time is not None]
     if name is None or not known:
         return None
+    named = _methods(analysis)
     figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
     for method in known:
         seeds, interval = analysis.deltas[name].get(method.label, ([], None))
@@ -162,7 +163,8 @@ def _speed(analysis: Analysis) -> plt.Figure | None:
             colour, _, marker = _style(method, analysis)
             whisker = [[mean - low], [high - mean]]
             axes.errorbar(method.time, mean, whisker, color=colour, marker=marker, linestyle="")
-            axes.annotate(method.label, (method.time, mean), (5, 4), textcoords="offset points")
+            if method in named:
+                axes.annotate(method.label, (method.time, mean), (5, 4), textcoords="offset points")
     axes.margins(x=0.2)
     axes.set_xlabel(f"time a step, relative to {analysis.comparison.reference.label}")  # type: ignore[union-attr]
     axes.set_ylabel(f"{name} (%)")
