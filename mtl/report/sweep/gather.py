@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mtl.report.results import Results
 from mtl.report.sweep.comparison import Comparison, Method, Metric, Values
-from mtl.report.sweep.methods import Labels, context, tasks
+from mtl.report.sweep.methods import Labels, context, seed, tasks
 from mtl.report.sweep.runs import Failure, Note, Place, Run, Runs
 from mtl.report.sweep.summary import summarize
 
@@ -80,8 +80,9 @@ def _fill(found: Comparison, runs: Sequence[Run], lost: Sequence[Failure]) -> No
         name = label(run)
         _add(methods.setdefault(name, Method(name)), run, found)
     for failure in lost:
-        name = label(failure)
-        methods.setdefault(name, Method(name)).failed.append(failure)
+        method = methods.setdefault(label(failure), Method(label(failure)))
+        if seed(failure) not in method.values or method.single:
+            method.failed.append(failure)  # else it was run again
     found.methods = sorted(methods.values(), key=lambda method: not method.single)
 
 

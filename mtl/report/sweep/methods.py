@@ -11,7 +11,7 @@ from mtl.report.sweep.runs import Failure, Place, Run
 SINGLE = "single task"
 _OWN = re.compile(r"(balancer|sharing)[./@]|(sharing|experiment)$")
 _FREE = re.compile(r"(balancer|sharing|experiment|seed|tasks)([./@]|$)")
-_ELSEWHERE = {"baseline", "callbacks", "ckpt_path", "logger", "output_dir", "resume"}
+_HARMLESS = {"baseline", "callbacks", "ckpt_path", "logger", "output_dir", "resume"}
 
 
 class Labels:
@@ -49,7 +49,7 @@ def context(run: Place) -> frozenset[tuple[str, str]]:
     return frozenset(
         (key, value)
         for key, value in run.options.items()
-        if not _FREE.match(key) and key.split(".")[0].split("/")[0] not in _ELSEWHERE
+        if not _FREE.match(key) and key.split(".")[0].split("/")[0] not in _HARMLESS
     )
 
 

@@ -161,8 +161,10 @@ def test_broken_failed_and_unfinished_runs_are_named(tmp_path):
 def test_failures_stand_beside_the_seeds_that_did_end(tmp_path):
     sweep(tmp_path, methods=("ew",))
     write_options(tmp_path / "lost", ["balancer=ew", "seed=3", "dataset=rooms"])
-    comparison, _ = only(tmp_path)
+    write_options(tmp_path / "again", ["balancer=ew", "seed=0", "dataset=rooms"])
+    comparison, runs = only(tmp_path)
     assert tabulate(comparison).seeds == ["3, 1 failed"]
+    assert kinds(runs.notes) == ["unfinished", "unfinished"]
 
 
 def test_a_diverged_run_is_in_no_mean(tmp_path):
