@@ -169,7 +169,7 @@ function drawInside() {
   draw("weight-chart", weights, { xaxis: { title: { text: "step" } }, yaxis: { title: { text: "weight" } } },
     "This method has no weights: it combines gradients entry by entry, or nothing is shared.");
   const cosines = names.filter((name) => name.startsWith("cosine/"));
-  const scale = { colorscale: "RdBu", reversescale: true, zmin: -1, zmax: 1, colorbar: { title: { text: "cosine" }, thickness: 12 } };
+  const scale = { colorscale: [[0, "#B2182B"], [0.25, "#EF8A62"], [0.5, "#F7F7F7"], [0.75, "#67A9CF"], [1, "#2166AC"]], zmin: -1, zmax: 1, colorbar: { title: { text: "cosine" }, thickness: 12 } };
   const pairs = cosines.map((name) => name.slice("cosine/".length).replace("~", " ~ "));
   const longest = cosines.map((name) => series(label, name)).sort((a, b) => b.steps.length - a.steps.length)[0];
   const over = cosines.length ? [{ type: "heatmap", x: longest.steps, y: pairs, z: cosines.map((name) => series(label, name).mean), ...scale }] : [];

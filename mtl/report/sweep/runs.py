@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -140,7 +141,7 @@ def _read(place: Place, runs: Runs) -> None:
     if not (place.folder / FILE).is_file():
         failed = Failure(place.folder, place.name, error)
         kind = "failed" if failed.error else "unfinished"
-        left_out = f"{place.name}: {failed.reason}. It is in no number."
+        left_out = f"{place.name}: {failed.reason.removesuffix('.')}. It is in no number."
         runs.failed.append(failed)
         runs.notes.append(Note(kind, left_out, error))
         return
@@ -156,5 +157,5 @@ def _read(place: Place, runs: Runs) -> None:
         runs.notes.append(Note("error at the end", text, error))
 
 
-def _yaml(path: Path) -> list | dict | None:
+def _yaml(path: Path) -> Any:
     return yaml.load(path.read_text(), Loader=_Loader) if path.is_file() else None

@@ -116,7 +116,7 @@ def conclude(verdicts: Sequence[Verdict], reference: str | None) -> str:
     if rest == len(verdicts):
         told = [f"No method can be told from {reference}."]
     elif rest:
-        told.append(f"The other {rest} cannot be told from {reference}.")
+        told.append(f"Not to be told from {reference}: {rest} more.")
     return " ".join([*told, _limits(verdicts)])
 
 
