@@ -1,8 +1,26 @@
-"""Small backbones and heads. A backbone has `out_channels`: the size that heads attach to."""
+"""Backbones and heads. A backbone has `out_channels`: the size that heads attach to.
 
+Those with pretrained weights are from timm and torchvision (extra `vision`), imported when one is
+made.
+"""
+
+from mtl.models.deeplab import DeepLabHead, DilatedResNet
 from mtl.models.heads import DenseHead, MLPHead
 from mtl.models.lenet import LeNet
 from mtl.models.mlp import MLP
+from mtl.models.resnet import ResNet
+from mtl.models.segnet_mtan import MTANHeads, SegNet
 from mtl.models.unet import UNet
 
-__all__ = ["MLP", "DenseHead", "LeNet", "MLPHead", "UNet"]
+__all__ = [
+    "MLP",
+    "DeepLabHead",
+    "DenseHead",
+    "DilatedResNet",
+    "LeNet",
+    "MLPHead",
+    "MTANHeads",
+    "ResNet",
+    "SegNet",
+    "UNet",
+]
