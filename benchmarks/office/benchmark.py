@@ -149,7 +149,15 @@ class _Office(Benchmark):
                 stacklevel=2,
             )
         numbers = {name: number for number, name in enumerate(names)}
-        return {task: divide(own, numbers) for task, own in classes.items()}
+        divided = {task: divide(own, numbers) for task, own in classes.items()}
+        for task, parts in divided.items():
+            empty = [split for split in SPLITS if not len(parts[split])]
+            if empty:
+                raise DataError(
+                    f"{folders[task]}: expected enough pictures a class to divide them 60/20/20, "
+                    f"got none for {', '.join(empty)}."
+                )
+        return divided
 
     def _folders(self) -> dict[str, Path]:
         """The folder of every domain, under either spelling."""

@@ -3,6 +3,14 @@
 from mtl.callbacks.checkpoint import AtomicCheckpointIO, RandomState
 from mtl.callbacks.cosines import GradientCosines
 from mtl.callbacks.history import History
+from mtl.callbacks.last_epochs import LastEpochs
 from mtl.callbacks.pictures import Pictures
 
-__all__ = ["AtomicCheckpointIO", "GradientCosines", "History", "Pictures", "RandomState"]
+__all__ = [
+    "AtomicCheckpointIO",
+    "GradientCosines",
+    "History",
+    "LastEpochs",
+    "Pictures",
+    "RandomState",
+]
