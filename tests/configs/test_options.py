@@ -46,7 +46,7 @@ def test_all_groups_are_covered():
     assert groups == {
         "balancer", "balancer/combine", "balancer/regularizers", "balancer/sharpness",
         "balancer/transforms", "callbacks", "dataset", "debug", "experiment", "logger", "model",
-        "optimizer", "scheduler", "sweep", "trainer",
+        "optimizer", "scheduler", "selection", "sweep", "trainer",
     }  # fmt: skip
 
 
@@ -101,9 +101,23 @@ def test_optimizers_and_schedulers_move_a_parameter(option, schedule):
         assert optimizer.param_groups[0]["lr"] == config.optimizer.lr
 
 
+SMALL = {  # models of published tables, made smaller and without their weights
+    "mtl.models.DilatedResNet": ["backbone.pretrained=false", "backbone.name=resnet18", "head.channels=8"],
+    "mtl.models.ResNet": ["backbone.pretrained=false"],
+}  # fmt: skip
+
+
+def small(option):
+    """The configuration of a data set whose model can be made here."""
+    target = composed(option).model.backbone._target_
+    if target in SMALL:
+        pytest.importorskip("timm")
+    return composed(option, *(f"model.{change}" for change in SMALL.get(target, [])))
+
+
 @pytest.mark.parametrize("option", options("dataset"))
 def test_datasets_with_their_own_model(option):
-    config = composed(option)
+    config = small(option)
     benchmark = build(config.dataset)
     assert isinstance(benchmark, Benchmark)
     assert benchmark.batch_size == config.dataset.batch_size
@@ -112,13 +126,14 @@ def test_datasets_with_their_own_model(option):
     assert len(tasks) > 1
     assert all(task.metrics for task in tasks)
     shapes = {"scenes": (3, 64, 64), "multimnist": (1, 28, 28), "multidigits": (1, 12, 12)}
-    features = backbone(torch.zeros(2, *shapes[option.split("=")[1]]))
+    features = backbone(torch.zeros(2, *shapes.get(option.split("=")[1], (3, 32, 32))))
     assert all(task.head(features).isfinite().all() for task in tasks)
 
 
 @pytest.mark.parametrize("option", options("model"))
-def test_models_are_those_of_some_data_set(option):
-    chosen = {composed(data).model.backbone._target_ for data in options("dataset")}
+def test_models_are_those_of_some_data_set_or_recipe(option):
+    recipes = [*options("dataset"), *options("experiment")]
+    chosen = {composed(recipe).model.backbone._target_ for recipe in recipes}
     assert composed(option).model.backbone._target_ in chosen
 
 
