@@ -24,7 +24,7 @@ from torch import nn
 
 from benchmarks.base import Benchmark
 from benchmarks.corrupt import Corruption
-from mtl.callbacks import AtomicCheckpointIO
+from mtl.callbacks import AtomicCheckpointIO, LastEpochs
 from mtl.config import build, build_all, check_arguments, explain, plain, register_schema
 from mtl.errors import ConfigError, MTLError
 from mtl.metrics import delta_m, delta_p
@@ -123,7 +123,7 @@ def assemble(config: DictConfig) -> tuple[MTLModule, Benchmark]:
 def spoiling(options: DictConfig) -> Corruption:
     """How labels are spoilt."""
     try:
-        return Corruption(**options)
+        return Corruption(**plain(options))
     except TypeError as error:
         raise ConfigError(
             "`corrupt_tasks` should be a mapping with `kind`, `fraction` or `tasks`, and `seed`, "
@@ -160,6 +160,11 @@ def run(config: DictConfig, module: MTLModule, benchmark: Benchmark) -> Results:
     )
     if trainer.is_global_zero and config.train:
         print(describe_cost(module.balancer, module.model, len(module.tasks)))
+    if config.selection == "mean" and not benchmark.val_is_test:
+        raise ConfigError(
+            "selection=mean reports the last validations as test results: expected data whose "
+            f"validation split is the test split. Got {type(benchmark).__name__} with its own."
+        )
     for logger in trainer.loggers:
         logger.log_hyperparams(plain(config))
     started = time.perf_counter()
@@ -172,9 +177,7 @@ def run(config: DictConfig, module: MTLModule, benchmark: Benchmark) -> Results:
                 sys.exit(128 + signal.SIGTERM)  # Lightning's own code is 0, as if all were done
             raise
     seconds = time.perf_counter() - started
-    ckpt_path = None if config.train else config.ckpt_path
-    trainer.test(module, benchmark, ckpt_path=ckpt_path, verbose=False)
-    results = summarize(config, module)
+    results = summarize(config, module, benchmark, tested(config, trainer, module, benchmark))
     results.info = {
         "seconds": round(seconds, 2),
         "steps": trainer.global_step,
@@ -206,7 +209,30 @@ def tell_how_to_resume(folder: Path) -> None:
         print(f"\nThe last checkpoint is kept. Resume with: {command}", file=sys.stderr)
 
 
-def summarize(config: DictConfig, module: MTLModule) -> Results:
+def tested(
+    config: DictConfig, trainer: lightning.Trainer, module: MTLModule, benchmark: Benchmark
+) -> dict[str, dict[str, float]]:
+    """Test values of the last epoch, of the best one, or the mean of the last ones."""
+    ckpt_path = None if config.train else config.ckpt_path
+    if config.train and config.selection == "best":
+        (ckpt_path,) = [
+            callback.best_model_path  # type: ignore[attr-defined]
+            for callback in trainer.checkpoint_callbacks
+            if callback.monitor is not None  # type: ignore[attr-defined]
+        ]
+    trainer.test(module, benchmark, ckpt_path=ckpt_path, verbose=False)
+    if config.train and config.selection == "mean":
+        (last,) = [c for c in trainer.callbacks if isinstance(c, LastEpochs)]  # type: ignore[attr-defined]
+        return last.mean()
+    return module.results["test"]
+
+
+def summarize(
+    config: DictConfig,
+    module: MTLModule,
+    benchmark: Benchmark,
+    metrics: dict[str, dict[str, float]],
+) -> Results:
     """Test values with their directions and what they can be compared with."""
     choices = HydraConfig.get().runtime.choices
     directions = {
@@ -217,8 +243,8 @@ def summarize(config: DictConfig, module: MTLModule) -> Results:
         dataset=str(choices["dataset"]),
         balancer=str(choices["balancer"]),
         seed=config.seed,
-        protocol=protocol_of(plain(config)),
-        metrics=module.results["test"],
+        protocol=protocol_of(plain(config), benchmark.free),
+        metrics=metrics,
         shared=bool(module.model.shared_parameters()),
         higher_is_better=directions,
     )

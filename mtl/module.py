@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from statistics import fmean
 from typing import Any, cast
 
 import lightning
@@ -49,7 +50,8 @@ class MTLModule(lightning.LightningModule):
 
     Logged: every `log_every_n_steps` `train/loss/<task>`, `balancer/weight/<task>` and
     `balancer/skipped_steps`; after an evaluation `<stage>/loss/<task>` and
-    `<stage>/<metric>/<task>`, where the stage is `val` or `test`.
+    `<stage>/<metric>/<task>`, where the stage is `val` or `test`, and `<stage>/<metric>/mean` of a
+    metric that all tasks have.
 
     Raises:
         TaskError: Duplicate task names, or none.
@@ -276,15 +278,15 @@ class MTLModule(lightning.LightningModule):
             results[task.name] = {key: float(value) for key, value in values.items()}
             own.metrics.reset()
             own.loss.reset()
-        self.log_dict(
-            {
-                f"{stage}/{key}/{name}": value
-                for name, values in results.items()
-                for key, value in values.items()
-            },
-            rank_zero_only=False,
-            batch_size=1,
-        )
+        scalars = {
+            f"{stage}/{key}/{name}": value
+            for name, values in results.items()
+            for key, value in values.items()
+        }
+        for key in _common(task.metrics for task in self.tasks):
+            mean = fmean(values[key] for values in results.values())
+            scalars.setdefault(f"{stage}/{key}/mean", mean)
+        self.log_dict(scalars, rank_zero_only=False, batch_size=1)
         self.results[stage] = results
 
     # ------------------------------------------------------------------------------- checkpoints
@@ -331,6 +333,12 @@ class _TaskMetrics(nn.Module):
         super().__init__()
         self.metrics = MetricCollection({key: m.clone() for key, m in task.metrics.items()})
         self.loss = _MeanLoss()
+
+
+def _common(metrics: Iterable[Mapping[str, Metric]]) -> list[str]:
+    """Names of the metrics that all tasks have."""
+    names = [list(own) for own in metrics]
+    return [name for name in names[0] if all(name in own for own in names)]
 
 
 def _collections(tasks: Sequence[Task]) -> nn.ModuleDict:

@@ -4,6 +4,7 @@ from mtl.callbacks.checkpoint import AtomicCheckpointIO, RandomState
 from mtl.callbacks.cosines import GradientCosines
 from mtl.callbacks.gates import Gates
 from mtl.callbacks.history import History
+from mtl.callbacks.last_epochs import LastEpochs
 from mtl.callbacks.pictures import Pictures
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "Gates",
     "GradientCosines",
     "History",
+    "LastEpochs",
     "Pictures",
     "RandomState",
 ]
