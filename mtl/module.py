@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, cast
@@ -106,6 +107,7 @@ class MTLModule(lightning.LightningModule):
         assert self._surrogate is not None
         (scale,) = torch.autograd.grad(loss, self._surrogate)
         self.step.scale = scale
+        self.step.progress = self._progress()
         self.report = self.balancer.backward(self.step)
         after = Needs.AFTER_STEP in self.balancer.needs and not self.report.nonfinite
         self._used_step = self.step if after else None
@@ -119,6 +121,11 @@ class MTLModule(lightning.LightningModule):
         step, self._used_step = self._used_step, None
         if step is not None:
             self.balancer.after_step(step)
+
+    def _progress(self) -> float | None:
+        """Share of the training that is done; not known where it has no end."""
+        total = self.trainer.estimated_stepping_batches
+        return self.trainer.global_step / total if math.isfinite(total) else None
 
     def _tell_nonfinite(self, tasks: tuple[str, ...]) -> None:
         rank_zero_warn(

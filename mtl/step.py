@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -56,6 +56,11 @@ class Step:
         scale: Factor on every gradient: 1/N under accumulation, the AMP scale.
         linear_calls: Evaluations of linear layers, to keep rows as factors where that is cheaper.
 
+    Attributes:
+        progress: Share of the training that is done, 0 to 1, for parts that start late; a
+            hand-written loop sets it before `balancer.backward`. `None`: not known.
+        training: Whether the model was in train mode.
+
     Reading `values` (or anything that depends on it) moves 2m numbers to the host, once a step:
     which tasks are present and finite decides what is computed next.
     """
@@ -79,6 +84,8 @@ class Step:
         self.specific = {name: list((specific or {}).get(name, ())) for name in self.tasks}
         self.representation = representation
         self.scale = scale
+        self.progress: float | None = None
+        self.training = True
         self._counts = counts
         self._recompute = recompute
         self.tied = list(tied)
@@ -125,17 +132,18 @@ class Step:
                 f"targets named {sorted(targets)}."
             )
 
-        def run(recompute: Replay | None) -> Step:
+        def run(recompute: Replay | None, only: Collection[str] | None = None) -> Step:
+            chosen = known if only is None else [task for task in known if task.name in only]
             calls: list[LinearCall] = []
             noted = needs & (Needs.GRAMIAN | Needs.JACOBIAN | Needs.REPRESENTATION) == Needs.GRAMIAN
             recorder = record_linear_calls(model, calls) if noted else contextlib.nullcontext()
             with context():
                 with recorder:
                     outputs = model(inputs)
-                pairs = _losses(known, outputs.predictions, targets)
+                pairs = _losses(chosen, outputs.predictions, targets)
             groups = model.parameter_groups()
-            return cls(
-                {task.name: pairs[task.name][0] if task in known else None for task in tasks},
+            step = cls(
+                {task.name: pairs[task.name][0] if task in chosen else None for task in tasks},
                 shared=groups.shared,
                 specific=groups.specific,
                 representation=outputs.representation,
@@ -144,6 +152,8 @@ class Step:
                 tied=groups.tied,
                 linear_calls=calls,
             )
+            step.training = model.training
+            return step
 
         again = needs & (Needs.RECOMPUTE | Needs.AFTER_STEP)
         return run(Replay(run, model) if again else None)
@@ -250,6 +260,13 @@ class Step:
         """Forgets the rows; they refer to the step, and would wait for the garbage collector."""
         self._rows.clear()
 
+    def forget(self) -> None:
+        """Forgets rows and graph, where other passes follow; losses stay as numbers."""
+        self.release()
+        self._linear_calls.clear()
+        self.representation = None
+        self.losses = {k: None if v is None else v.detach() for k, v in self.losses.items()}
+
     def factors(self, rows: int) -> list[Factor]:
         """Linear layers whose rows are cheaper as factors, for so many rows.
 
@@ -309,11 +326,14 @@ class Step:
             )
         )
 
-    def recompute(self) -> Step:
+    def recompute(self, only: Collection[str] | None = None) -> Step:
         """The Step of the same batch at the present parameters.
 
         Same random draws as in the first evaluation; buffers (running statistics, counters) are
         left as they were.
+
+        Args:
+            only: Names of tasks; the others are absent. Default: all.
 
         Raises:
             UnsupportedError: The Step was built without `needs` or `recompute`.
@@ -323,8 +343,11 @@ class Step:
                 "This step cannot be recomputed. Build it with Step.evaluate(..., "
                 "needs=balancer.needs), or pass `recompute` to Step."
             )
-        again = self._recompute()
+        again = self._recompute(only) if isinstance(self._recompute, Replay) else self._recompute()
+        if only is not None:
+            again.losses = {k: v if k in only else None for k, v in again.losses.items()}
         again.scale = self.scale
+        again.progress = self.progress
         return again
 
     @torch.no_grad()
