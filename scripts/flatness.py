@@ -29,7 +29,7 @@ from benchmarks.base import Benchmark  # noqa: E402
 from mtl import Balancer, MultiTaskModel, Step, Task  # noqa: E402
 from mtl.config import build, register_schema  # noqa: E402
 
-EPOCHS, COUNT, LAST = 20, 4000, 10
+EPOCHS, COUNT, LAST = 20, 2500, 10
 RHO = 0.2
 TASK_SAM = ("balancer/sharpness=task_sam", f"balancer.sharpness.rho_shared={RHO}")
 G_SAM = (

@@ -20,7 +20,14 @@ from mtl.config import build
 from mtl.scalarization import ConstantWeights, EqualWeighting
 from mtl.sharpness import TaskSAM
 from tests.support import PRESETS, compose_config
-from tests.unit.sharpness.test_closed_forms import CONFLICT, PEACE, Recording, quadratic
+from tests.unit.sharpness.test_closed_forms import (
+    CENTRES,
+    CONFLICT,
+    CURVATURES,
+    PEACE,
+    Recording,
+    quadratic,
+)
 
 RADII = (1e-2, 1e-3, 1e-4)
 HOMOGENEOUS = [
@@ -69,7 +76,9 @@ def after(balancer):
     return torch.cat([p.grad.reshape(-1) for p in model.parameters()])
 
 
-BASES = [name for name in PRESETS if compose_config(f"balancer={name}").balancer.get("sharpness") is None]
+BASES = [
+    name for name in PRESETS if compose_config(f"balancer={name}").balancer.get("sharpness") is None
+]
 
 
 @pytest.mark.parametrize("perturbation", ["per_task", "joint"])
@@ -163,29 +172,20 @@ def test_i5_tasks_on_separate_parameters_have_separate_flat_parts():
 
 
 def test_i6_adaptive_perturbation_does_not_depend_on_the_scale_of_parameters():
-    scale = 3.0
-
-    def stretched(theta):
+    def stretched(theta, scale=3.0):
         point, _ = quadratic([scale * t for t in theta])
 
         def step():
-            _, make = quadratic(theta)
-            inner = point / scale
-            losses = 0.5 * (CURVATURES * (inner - CENTRES) ** 2).sum(1)
-            del make
-            return Step(
-                {f"task{i}": x for i, x in enumerate(losses)}, shared=[point], recompute=step
-            )
+            losses = 0.5 * (CURVATURES * (point / scale - CENTRES) ** 2).sum(1)
+            named = {f"task{i}": loss for i, loss in enumerate(losses)}
+            return Step(named, shared=[point], recompute=step)
 
         return point, step
 
-    from tests.unit.sharpness.test_closed_forms import CENTRES, CURVATURES
-
     _, _, plain = rows_of(quadratic, PEACE, adaptive=True)
     _, _, other = rows_of(stretched, PEACE, adaptive=True)
-    for name in ("task0", "task1"):
-        key = f"sharpness/rise/{name}"
-        torch.testing.assert_close(plain.scalars[key], other.scalars[key])
+    for name in ("sharpness/rise/task0", "sharpness/rise/task1"):
+        torch.testing.assert_close(plain.scalars[name], other.scalars[name])
 
 
 @pytest.mark.parametrize("adaptive", [False, True])
