@@ -29,7 +29,8 @@ from benchmarks.base import Benchmark  # noqa: E402
 from mtl import Balancer, MultiTaskModel, Step, Task  # noqa: E402
 from mtl.config import build, register_schema  # noqa: E402
 
-EPOCHS, COUNT, LAST = 20, 2500, 10
+EPOCHS, COUNT, LAST = 30, 4000, 10
+MODEL = ("model=mlp", "model.backbone.in_features=784")
 RHO = 0.2
 TASK_SAM = ("balancer/sharpness=task_sam", f"balancer.sharpness.rho_shared={RHO}")
 G_SAM = (
@@ -98,7 +99,7 @@ RADII = [
                 f"balancer.sharpness.adaptive={adaptive}",
             ),
         )
-        for adaptive, radii in ((False, (0.05, 0.1, 0.2, 0.5)), (True, (0.5, 1.0, 2.0)))
+        for adaptive, radii in ((False, (0.02, 0.05, 0.1, 0.2)), (True, (0.2, 0.5, 1.0)))
         for rho in radii
     ),
 ]
@@ -169,7 +170,7 @@ def assemble(
 ) -> tuple[Benchmark, MultiTaskModel, list[Task], Balancer, torch.optim.Optimizer]:
     """Data, model and balancer as `train.py` makes them of the same options."""
     register_schema()
-    options = ["dataset=multimnist", f"dataset.train_count={COUNT}", *variant.options]
+    options = ["dataset=multimnist", f"dataset.train_count={COUNT}", *MODEL, *variant.options]
     options += [f"dataset.label_noise={{right: {noise}}}"] if noise else []
     with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
         config = compose("train", options)

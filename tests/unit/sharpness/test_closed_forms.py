@@ -71,7 +71,7 @@ def close(found, expected):
 
 def flat_rows(theta, **options):
     combine = Recording()
-    point, make = quadratic(theta)
+    _, make = quadratic(theta)
     balancer = Balancer(combine, sharpness=TaskSAM(scale_match=False, rho_shared=0.1, **options))
     balancer.backward(make())
     (loss_rows,), (flat, *_) = combine.seen, balancer.sharpness.flat_combine.seen

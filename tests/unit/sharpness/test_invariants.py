@@ -205,11 +205,10 @@ def test_i7_perturbations_are_as_long_as_the_radii_and_go_uphill(adaptive, norm)
     sharpness = TaskSAM(rho_shared=0.3, rho_task=0.1, adaptive=adaptive, norm=norm)
     balancer = Balancer(MGDAWeighting(), sharpness=sharpness)
     step = Step.evaluate(model, tasks, batch, needs=balancer.needs)
-    losses = {name: loss for name, loss in step.losses.items()}
     named = dict(model.named_parameters())
     slopes = {
         name: torch.autograd.grad(loss, named.values(), retain_graph=True, allow_unused=True)
-        for name, loss in losses.items()
+        for name, loss in step.losses.items()
     }
     step._recompute._run = watched(step._recompute._run)
     report = balancer.backward(step)
