@@ -125,6 +125,8 @@ class Balancer(nn.Module):
         self.max_nonfinite = max_nonfinite
         self._nonfinite_in_a_row = 0
         self.register_buffer("skipped_steps", torch.zeros((), dtype=torch.int64))
+        if self.sharpness is not None:
+            self.sharpness.wrap(self)
 
     @property
     def needs(self) -> Needs:
@@ -163,6 +165,43 @@ class Balancer(nn.Module):
             scalars=combined.scalars,
         )
 
+    # --------------------------------------------------------- what a sharpness builds on
+
+    def gradients(self, step: Step) -> Combined:
+        """Everything below the sharpness slot; the step's graph is used up."""
+        try:
+            return self.combined(self.objectives(step))
+        finally:
+            step.release()
+
+    def objectives(self, step: Step) -> Objectives:
+        """The step's losses after the transforms, and the regularizers."""
+        return Objectives(
+            step,
+            self._transforms,
+            learned=[p for p in self.parameters() if p.requires_grad],
+            extra={name: part(step) for name, part in self.regularizers.items()},
+            level=self.level,
+            head_grad=self.head_grad,
+            whole=Needs.JACOBIAN in self.needs,
+        )
+
+    def combined(self, objectives: Objectives, combiner: Combiner | None = None) -> Combined:
+        """What the combiner makes of objectives.
+
+        Args:
+            objectives: As `objectives` gives them, or moved elsewhere.
+            combiner: Another one than the balancer's own.
+        """
+        if objectives.single:
+            combined = objectives.minimize(objectives.values.sum())
+        else:
+            combined = (combiner or self.combine).combine(objectives)
+        combined.scalars.update(objectives.scalars)
+        return combined
+
+    # ------------------------------------------------------------------------------------------
+
     def on_epoch_start(self, epoch: int) -> None:
         """Tells all parts that an epoch begins; in a hand-written loop, call it yourself.
 
@@ -187,31 +226,8 @@ class Balancer(nn.Module):
             return Combined([])
         self._announce(step)
         if self.sharpness is None:
-            return self._gradients(step)
-        return self.sharpness(step, self._gradients)
-
-    def _gradients(self, step: Step) -> Combined:
-        """Everything below the sharpness slot."""
-        extra = {name: part(step) for name, part in self.regularizers.items()}
-        objectives = Objectives(
-            step,
-            self._transforms,
-            learned=[p for p in self.parameters() if p.requires_grad],
-            extra=list(extra.values()),
-            level=self.level,
-            head_grad=self.head_grad,
-            whole=Needs.JACOBIAN in self.needs,
-        )
-        try:
-            if len(step.tasks) == 1 and len(objectives.values) == 1:
-                combined = objectives.minimize(objectives.values.sum())
-            else:
-                combined = self.combine.combine(objectives)
-        finally:
-            step.release()
-        for name, value in extra.items():
-            combined.scalars[f"regularizer/{name}"] = value.detach()
-        return combined
+            return self.gradients(step)
+        return self.sharpness(step, self)
 
     def _announce(self, step: Step) -> None:
         """Tells the parts which tasks are present."""
@@ -222,8 +238,9 @@ class Balancer(nn.Module):
         for part in self._parts():
             part.present = index
         if not all(transform.elementwise for transform in self._transforms):
-            for module in self.combine.modules():  # it sees other objectives than the tasks
-                if isinstance(module, Part):
+            combiners = [part for part in self._parts() if isinstance(part, Combiner)]
+            for module in (m for combiner in combiners for m in combiner.modules()):
+                if isinstance(module, Part):  # it sees other objectives than the tasks
                     module.present = slice(None)
 
     def _skip(self, step: Step, error: NonFiniteError) -> Report:

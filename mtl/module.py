@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from statistics import fmean
@@ -110,6 +111,7 @@ class MTLModule(lightning.LightningModule):
         assert self._surrogate is not None
         (scale,) = torch.autograd.grad(loss, self._surrogate)
         self.step.scale = scale
+        self.step.progress = self._progress()
         self.report = self.balancer.backward(self.step)
         after = Needs.AFTER_STEP in self.balancer.needs and not self.report.nonfinite
         self._used_step = self.step if after else None
@@ -136,6 +138,11 @@ class MTLModule(lightning.LightningModule):
             return
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         clip(parameters, gradient_clip_val, by_norm=gradient_clip_algorithm != "value")
+
+    def _progress(self) -> float | None:
+        """Share of the training that is done; not known where it has no end."""
+        total = self.trainer.estimated_stepping_batches
+        return self.trainer.global_step / total if math.isfinite(total) else None
 
     def _tell_nonfinite(self, tasks: tuple[str, ...]) -> None:
         rank_zero_warn(

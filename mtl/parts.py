@@ -7,7 +7,7 @@
 | combine | `Weighting` | `forward(gramian) -> weights` |
 | combine | `Aggregator` | `forward(jacobian) -> direction` |
 | regularizers | `Regularizer` | `forward(step) -> scalar` |
-| sharpness | `Sharpness` | `forward(step, gradients) -> combined` |
+| sharpness | `Sharpness` | `forward(step, balancer) -> combined` |
 
 State lives in buffers and parameters that are allocated in the constructor, so that checkpoints
 resume exactly; parameters are learned by the optimizer, in a group of their own.
@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from enum import Flag, auto
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -25,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
+    from mtl.balancer import Balancer
     from mtl.distributed import Held
     from mtl.engine import Combined, Objectives
     from mtl.step import Step
@@ -161,8 +161,17 @@ class Sharpness(Part):
     needs: ClassVar[Needs] = Needs.RECOMPUTE
 
     @abstractmethod
-    def forward(self, step: Step, gradients: Callable[[Step], Combined]) -> Combined:
-        """Gradients of a step, by calling `gradients` on it or on `step.recompute()`."""
+    def forward(self, step: Step, balancer: Balancer) -> Combined:
+        """Gradients of a step.
+
+        Args:
+            step: At the present parameters.
+            balancer: `balancer.gradients(step)` is what it gives without this part;
+                `balancer.objectives` and `balancer.combined` are the two halves of that.
+        """
+
+    def wrap(self, balancer: Balancer) -> None:
+        """Called once by the balancer that this becomes a part of, to check that both fit."""
 
 
 class Stochastic(nn.Module):

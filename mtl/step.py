@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -58,6 +58,11 @@ class Step:
         linear_calls: Evaluations of linear layers, to keep rows as factors where that is cheaper.
         sharded: Whether processes hold parts of the parameters (FSDP2).
 
+    Attributes:
+        progress: Share of the training that is done, 0 to 1, for parts that start late; a
+            hand-written loop sets it before `balancer.backward`. `None`: not known.
+        training: Whether the model was in train mode.
+
     Reading `values` (or anything that depends on it) moves 2m numbers to the host, once a step:
     which tasks are present and finite decides what is computed next.
     """
@@ -82,6 +87,8 @@ class Step:
         self.specific = {name: list((specific or {}).get(name, ())) for name in self.tasks}
         self.representation = representation
         self.scale = scale
+        self.progress: float | None = None
+        self.training = True
         self._counts = counts
         self._recompute = recompute
         self.tied = list(tied)
@@ -129,7 +136,8 @@ class Step:
                 f"targets named {sorted(targets)}."
             )
 
-        def run(recompute: Replay | None) -> Step:
+        def run(recompute: Replay | None, only: Collection[str] | None = None) -> Step:
+            chosen = known if only is None else [task for task in known if task.name in only]
             calls: list[LinearCall] = []
             sharded = is_sharded(model.parameters())
             noted = needs & (Needs.GRAMIAN | Needs.JACOBIAN | Needs.REPRESENTATION) == Needs.GRAMIAN
@@ -137,11 +145,11 @@ class Step:
             with context():
                 with recorder:
                     outputs = model(inputs)
-                pairs = _losses(known, outputs.predictions, targets)
+                pairs = _losses(chosen, outputs.predictions, targets)
             groups = model.parameter_groups()
             if sharded:
                 pairs = _without_labels(outputs.predictions) | pairs
-            return cls(
+            step = cls(
                 {task.name: pairs[task.name][0] if task.name in pairs else None for task in tasks},
                 shared=groups.shared,
                 specific=groups.specific,
@@ -152,6 +160,8 @@ class Step:
                 linear_calls=calls,
                 sharded=sharded,
             )
+            step.training = model.training
+            return step
 
         again = needs & (Needs.RECOMPUTE | Needs.AFTER_STEP)
         return run(Replay(run, model) if again else None)
@@ -295,6 +305,13 @@ class Step:
         """Forgets the rows; they refer to the step, and would wait for the garbage collector."""
         self._rows.clear()
 
+    def forget(self) -> None:
+        """Forgets rows and graph, where other passes follow; losses stay as numbers."""
+        self.release()
+        self._linear_calls.clear()
+        self.representation = None
+        self.losses = {k: None if v is None else v.detach() for k, v in self.losses.items()}
+
     def factors(self, rows: int) -> list[Factor]:
         """Linear layers whose rows are cheaper as factors, for so many rows.
 
@@ -364,11 +381,14 @@ class Step:
         factors += [torch.ones_like(e) * (self.scale / world_size()) for e in extra]
         return outputs, factors
 
-    def recompute(self) -> Step:
+    def recompute(self, only: Collection[str] | None = None) -> Step:
         """The Step of the same batch at the present parameters.
 
         Same random draws as in the first evaluation; buffers (running statistics, counters) are
         left as they were.
+
+        Args:
+            only: Names of tasks; the others are absent. Default: all.
 
         Raises:
             UnsupportedError: The Step was built without `needs` or `recompute`.
@@ -378,8 +398,11 @@ class Step:
                 "This step cannot be recomputed. Build it with Step.evaluate(..., "
                 "needs=balancer.needs), or pass `recompute` to Step."
             )
-        again = self._recompute()
+        again = self._recompute(only) if isinstance(self._recompute, Replay) else self._recompute()
+        if only is not None:
+            again.losses = {k: v if k in only else None for k, v in again.losses.items()}
         again.scale = self.scale
+        again.progress = self.progress
         return again
 
     @torch.no_grad()

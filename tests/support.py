@@ -30,8 +30,9 @@ def compose_config(*overrides: str):
 
 def weighs(preset: str) -> bool:
     """Whether a preset weighs gradients by their Gramian alone: at either level, then."""
-    target = compose_config(f"balancer={preset}").balancer.combine._target_
-    return issubclass(hydra.utils.get_class(target), Weighting)
+    balancer = compose_config(f"balancer={preset}").balancer
+    combine = hydra.utils.get_class(balancer.combine._target_)
+    return issubclass(combine, Weighting) and balancer.get("sharpness") is None
 
 
 # Presets alone, weightings at the other level too, and the slots on top of each other.
@@ -49,6 +50,41 @@ VARIANTS = {name: [f"balancer={name}"] for name in PRESETS} | {
         "balancer/sharpness=joint_sam",
     ],
     "uw + joint_sam": ["balancer=uw", "balancer/sharpness=joint_sam"],
+    "log + pcgrad + activity + task_sam": [
+        "balancer=pcgrad",
+        "balancer/transforms=[log]",
+        "balancer/regularizers=[activity]",
+        "balancer/sharpness=task_sam",
+    ],
+    "uw + activity + task_sam": [
+        "balancer=uw",
+        "balancer/regularizers=[activity]",
+        "balancer/sharpness=task_sam",
+    ],
+    "uw + joint task_sam every second step": [
+        "balancer=uw",
+        "balancer/sharpness=task_sam",
+        "balancer.sharpness={perturbation: joint, every: 2}",
+    ],
+    "gradvac + task_sam every second step": [
+        "balancer=gradvac",
+        "balancer/sharpness=task_sam",
+        "balancer.sharpness={adaptive: true, norm: joint, every: 2}",
+    ],
+    "db_mtl + joint task_sam": [
+        "balancer=db_mtl",
+        "balancer/sharpness=task_sam",
+        "balancer.sharpness.perturbation=joint",
+    ],
+    "famo + task_sam": ["balancer=famo", "balancer/sharpness=task_sam"],
+    **{
+        f"graddrop + task_sam, {mode}": [
+            "balancer=graddrop",
+            "balancer/sharpness=task_sam",
+            f"balancer.sharpness.combine={mode}",
+        ]
+        for mode in ("direct", "second", "each")
+    },
     "stch after the warm-up": ["balancer=stch", "balancer.combine.warmup_epochs=0"],
     "stch of the paper": ["balancer=stch", "balancer.combine={like: paper, warmup_epochs: null}"],
     "gradnorm of libmtl": ["balancer=gradnorm", "balancer.combine.like=libmtl"],
