@@ -211,6 +211,7 @@ class Balancer(nn.Module):
             step.release()
         for name, value in extra.items():
             combined.scalars[f"regularizer/{name}"] = value.detach()
+        combined.scalars.update(step.scalars)
         return combined
 
     def _announce(self, step: Step) -> None:

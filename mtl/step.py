@@ -56,6 +56,9 @@ class Step:
         scale: Factor on every gradient: 1/N under accumulation, the AMP scale.
         linear_calls: Evaluations of linear layers, to keep rows as factors where that is cheaper.
 
+    Attributes:
+        scalars: What parts leave to be logged, by name.
+
     Reading `values` (or anything that depends on it) moves 2m numbers to the host, once a step:
     which tasks are present and finite decides what is computed next.
     """
@@ -82,7 +85,9 @@ class Step:
         self._counts = counts
         self._recompute = recompute
         self.tied = list(tied)
+        self.scalars: dict[str, Tensor] = {}
         self._rows: dict[tuple[Level, bool], Rows] = {}
+        self._saliencies: dict[float | None, dict[str, tuple[Tensor, ...]]] = {}
         self._linear_calls = list(linear_calls)
         for name, loss in self.losses.items():
             if loss is not None and torch.is_grad_enabled() and not loss.requires_grad:
@@ -246,9 +251,51 @@ class Step:
             self._rows[key] = Rows(self, level, whole=whole, retain_graph=retain_graph)
         return self._rows[key]
 
+    def saliencies(self, log_eps: float | None = None) -> dict[str, tuple[Tensor, ...]]:
+        """Gradients of the tasks' local losses at the representation, with a graph; kept.
+
+        They come by one backward pass through each head; the backbone is not entered. What is
+        differentiated further has its second derivatives in the heads alone.
+
+        Args:
+            log_eps: Gradients of `log(loss + log_eps)`; `None`: of the losses.
+
+        Returns:
+            Task name -> gradient by each of the tensors at which its head attaches, times `scale`,
+            which keeps half precision from underflow. Tasks without a loss here are left out.
+
+        Raises:
+            UnsupportedError: The step has no representation that depends on trainable parameters.
+        """
+        if log_eps not in self._saliencies:
+            names = [name for name in self.present if self.losses[name] is not None]
+            self._saliencies[log_eps] = {name: self._saliency(name, log_eps) for name in names}
+        return self._saliencies[log_eps]
+
+    def _saliency(self, name: str, log_eps: float | None) -> tuple[Tensor, ...]:
+        tensors = (self.representation or {}).get(name, ())
+        if not tensors or not all(t.requires_grad for t in tensors):
+            raise UnsupportedError(
+                f"Task saliency needs a representation of task {name!r} that depends on trainable "
+                "parameters. Use a MultiTaskModel with a backbone that is not frozen, or pass "
+                "`representation` to Step."
+            )
+        loss = self.losses[name]
+        assert loss is not None
+        objective = loss if log_eps is None else torch.log(loss + log_eps)
+        return torch.autograd.grad(
+            objective,
+            tensors,
+            torch.ones_like(objective) * self.scale,
+            create_graph=True,
+            allow_unused=True,
+            materialize_grads=True,
+        )
+
     def release(self) -> None:
         """Forgets the rows; they refer to the step, and would wait for the garbage collector."""
         self._rows.clear()
+        self._saliencies.clear()
 
     def factors(self, rows: int) -> list[Factor]:
         """Linear layers whose rows are cheaper as factors, for so many rows.
