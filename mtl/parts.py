@@ -36,6 +36,7 @@ class Needs(Flag):
     GRAMIAN = auto()
     JACOBIAN = auto()
     REPRESENTATION = auto()
+    SALIENCY = auto()
     RECOMPUTE = auto()
     AFTER_STEP = auto()
 

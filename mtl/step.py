@@ -22,6 +22,7 @@ from mtl.factors import Factor, LinearCall, record_linear_calls, worthwhile
 from mtl.parts import Needs
 from mtl.replay import Replay
 from mtl.rows import Rows
+from mtl.second_order import InputsOnly, twice_differentiable
 
 if TYPE_CHECKING:
     from mtl.model import MultiTaskModel
@@ -75,6 +76,7 @@ class Step:
         tied: Sequence[Tensor] = (),
         scale: Tensor | float = 1.0,
         linear_calls: Sequence[LinearCall] = (),
+        inputs_only: InputsOnly | None = None,
     ) -> None:
         self.tasks = tuple(losses)
         self.losses = dict(losses)
@@ -89,6 +91,7 @@ class Step:
         self._rows: dict[tuple[Level, bool], Rows] = {}
         self._saliencies: dict[float | None, dict[str, tuple[Tensor, ...]]] = {}
         self._linear_calls = list(linear_calls)
+        self._inputs_only = inputs_only or InputsOnly()
         for name, loss in self.losses.items():
             if loss is not None and torch.is_grad_enabled() and not loss.requires_grad:
                 raise TaskError(
@@ -134,11 +137,14 @@ class Step:
             calls: list[LinearCall] = []
             noted = needs & (Needs.GRAMIAN | Needs.JACOBIAN | Needs.REPRESENTATION) == Needs.GRAMIAN
             recorder = record_linear_calls(model, calls) if noted else contextlib.nullcontext()
+            groups = model.parameter_groups()
+            twice = contextlib.nullcontext(InputsOnly())
+            if Needs.SALIENCY in needs:
+                twice = twice_differentiable(model, [p for own in groups.specific.values() for p in own])
             with context():
-                with recorder:
+                with recorder, twice as inputs_only:
                     outputs = model(inputs)
                 pairs = _losses(known, outputs.predictions, targets)
-            groups = model.parameter_groups()
             return cls(
                 {task.name: pairs[task.name][0] if task in known else None for task in tasks},
                 shared=groups.shared,
@@ -148,6 +154,7 @@ class Step:
                 recompute=recompute,
                 tied=groups.tied,
                 linear_calls=calls,
+                inputs_only=inputs_only,
             )
 
         again = needs & (Needs.RECOMPUTE | Needs.AFTER_STEP)
@@ -283,14 +290,15 @@ class Step:
         loss = self.losses[name]
         assert loss is not None
         objective = loss if log_eps is None else torch.log(loss + log_eps)
-        return torch.autograd.grad(
-            objective,
-            tensors,
-            torch.ones_like(objective) * self.scale,
-            create_graph=True,
-            allow_unused=True,
-            materialize_grads=True,
-        )
+        with self._inputs_only():
+            return torch.autograd.grad(
+                objective,
+                tensors,
+                torch.ones_like(objective) * self.scale,
+                create_graph=True,
+                allow_unused=True,
+                materialize_grads=True,
+            )
 
     def release(self) -> None:
         """Forgets the rows; they refer to the step, and would wait for the garbage collector."""

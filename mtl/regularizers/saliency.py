@@ -52,7 +52,7 @@ class SaliencyRegularizer(Regularizer):
         ConfigError: An option is out of range.
     """
 
-    needs: ClassVar[Needs] = Needs.REPRESENTATION
+    needs: ClassVar[Needs] = Needs.REPRESENTATION | Needs.SALIENCY
     local: ClassVar[bool] = True
 
     def __init__(
