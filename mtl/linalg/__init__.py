@@ -2,7 +2,7 @@
 
 from mtl.linalg.bargaining import fair_weights
 from mtl.linalg.equilibrate import Equilibrated, equilibrate
-from mtl.linalg.gram_norm import nonzero, root_gram_norm
+from mtl.linalg.affinity import gram_cosines, gram_norm, nonzero
 from mtl.linalg.gramian import cosines, gramian, inner_products
 from mtl.linalg.min_norm import min_norm_weights
 from mtl.linalg.quadratic import nonnegative_qp
@@ -13,11 +13,12 @@ __all__ = [
     "cosines",
     "equilibrate",
     "fair_weights",
+    "gram_cosines",
+    "gram_norm",
     "gramian",
     "inner_products",
     "min_norm_weights",
     "nonnegative_qp",
     "nonzero",
     "project_simplex",
-    "root_gram_norm",
 ]

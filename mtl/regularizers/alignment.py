@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from mtl.errors import ConfigError
-from mtl.linalg import nonzero, root_gram_norm
+from mtl.linalg import gram_cosines, gram_norm
 from mtl.regularizers.saliency import Saliency, SaliencyRegularizer, as_tasks, check_choice
 from mtl.step import Step
 
@@ -180,21 +180,16 @@ def similarities(
         negatives: See `csa`.
         detach_anchors: See `csa`.
     """
-    anchors = torch.stack([s.mean(2) for s in tasks], 1)  # A_b^T, [B, m, C]
+    # A_b^T, [B, m, C], with unit norm of A_b A_b^T; the number of positions cancels.
+    anchors = torch.stack([s.sum(2) for s in tasks], 1)
     if detach_anchors:
         anchors = anchors.detach()
-    anchors = anchors / _root(anchors)
-    pairs = [(s, _root(s)) for s in tasks]
-    positive = torch.stack([((anchors @ s) / norm).square().sum((1, 2)) for s, norm in pairs])
-    everyone = anchors.flatten(0, 1)
+    anchors = anchors / gram_norm(anchors @ anchors.mT).sqrt()[:, None, None]
+    positive = torch.stack([gram_cosines(anchors, s) for s in tasks])
     count = len(anchors)
+    everyone = anchors.flatten(0, 1)
     if negatives == "anchors":
-        products = (everyone @ everyone.T).square().unflatten(1, (count, -1)).sum(2)[None]
-    else:
-        products = torch.stack([((everyone @ s) / norm).square().sum(2).T for s, norm in pairs])
-    return Similarities(positive, products.unflatten(1, (count, -1)).sum(2))
-
-
-def _root(matrices: Tensor) -> Tensor:
-    """What scales each `[C, N]` so that its `X X^T` has norm 1, `[B, 1, 1]`."""
-    return nonzero(root_gram_norm(matrices))[:, None, None]
+        products = (everyone @ everyone.T).square().unflatten(1, (count, -1)).sum(2)
+        return Similarities(positive, products.unflatten(0, (count, -1)).sum(1)[None])
+    rows = [[gram_cosines(a.expand_as(anchors), s) for a in anchors] for s in tasks]
+    return Similarities(positive, torch.stack([torch.stack(row) for row in rows]))

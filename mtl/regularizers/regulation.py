@@ -47,7 +47,7 @@ def tsr(saliency: Saliency, *, channel_mean: ChannelMean = "signed", eps: float 
         return tasks[0].new_zeros(())
     if channel_mean == "absolute":
         tasks = [s.abs() for s in tasks]
-    size = torch.stack([s.mean(1) for s in tasks]).abs()
+    size = torch.stack([s.sum(1) for s in tasks]).abs()  # the number of channels cancels
     size = size / nonzero(size.detach().amax())  # squares of small numbers vanish
     size = size / nonzero(size.detach().square().mean().sqrt())
     share = size / (size.sum(0) + eps)
