@@ -22,7 +22,7 @@ from mtl.factors import Factor, LinearCall, record_linear_calls, worthwhile
 from mtl.parts import Needs
 from mtl.replay import Replay
 from mtl.rows import Rows
-from mtl.second_order import InputsOnly, twice_differentiable
+from mtl.second_order import InputGradients, twice_differentiable
 
 if TYPE_CHECKING:
     from mtl.model import MultiTaskModel
@@ -38,6 +38,7 @@ class _Summary(NamedTuple):
     share: Tensor | None  # [a] part of those elements that this process holds; None: all
     present: tuple[int, ...]  # tasks with a label in some process
     nonfinite: tuple[int, ...]
+    negative: tuple[int, ...]
 
 
 class Step:
@@ -56,9 +57,11 @@ class Step:
         tied: Shared parameters behind the representation (in heads).
         scale: Factor on every gradient: 1/N under accumulation, the AMP scale.
         linear_calls: Evaluations of linear layers, to keep rows as factors where that is cheaper.
+        input_gradients: Tells layers of the heads when parameters need no gradient.
 
     Attributes:
         scalars: What parts leave to be logged, by name.
+        observed: Whether it will be logged, so that parts may spend time on it.
 
     Reading `values` (or anything that depends on it) moves 2m numbers to the host, once a step:
     which tasks are present and finite decides what is computed next.
@@ -76,7 +79,7 @@ class Step:
         tied: Sequence[Tensor] = (),
         scale: Tensor | float = 1.0,
         linear_calls: Sequence[LinearCall] = (),
-        inputs_only: InputsOnly | None = None,
+        input_gradients: InputGradients | None = None,
     ) -> None:
         self.tasks = tuple(losses)
         self.losses = dict(losses)
@@ -88,10 +91,11 @@ class Step:
         self._recompute = recompute
         self.tied = list(tied)
         self.scalars: dict[str, Tensor] = {}
+        self.observed = False
         self._rows: dict[tuple[Level, bool], Rows] = {}
         self._saliencies: dict[float | None, dict[str, tuple[Tensor, ...]]] = {}
         self._linear_calls = list(linear_calls)
-        self._inputs_only = inputs_only or InputsOnly()
+        self._input_gradients = input_gradients or InputGradients()
         for name, loss in self.losses.items():
             if loss is not None and torch.is_grad_enabled() and not loss.requires_grad:
                 raise TaskError(
@@ -138,11 +142,12 @@ class Step:
             noted = needs & (Needs.GRAMIAN | Needs.JACOBIAN | Needs.REPRESENTATION) == Needs.GRAMIAN
             recorder = record_linear_calls(model, calls) if noted else contextlib.nullcontext()
             groups = model.parameter_groups()
-            twice = contextlib.nullcontext(InputsOnly())
+            own = [p for name in groups.specific for p in groups.specific[name]]
+            layers: contextlib.AbstractContextManager = contextlib.nullcontext()
             if Needs.SALIENCY in needs:
-                twice = twice_differentiable(model, [p for own in groups.specific.values() for p in own])
+                layers = twice_differentiable(model, [*own, *groups.tied])
             with context():
-                with recorder, twice as inputs_only:
+                with recorder, layers as input_gradients:
                     outputs = model(inputs)
                 pairs = _losses(known, outputs.predictions, targets)
             return cls(
@@ -154,7 +159,7 @@ class Step:
                 recompute=recompute,
                 tied=groups.tied,
                 linear_calls=calls,
-                inputs_only=inputs_only,
+                input_gradients=input_gradients,
             )
 
         again = needs & (Needs.RECOMPUTE | Needs.AFTER_STEP)
@@ -208,6 +213,7 @@ class Step:
             None if share is None else share.to(dtype),
             present,
             tuple(i for i in present if not math.isfinite(host_values[i])),
+            tuple(i for i in present if host_values[i] < 0),
         )
 
     def _count(self, name: str, zero: Tensor) -> Tensor:
@@ -272,8 +278,11 @@ class Step:
             which keeps half precision from underflow. Tasks without a loss here are left out.
 
         Raises:
+            NonFiniteError: The logarithm of a negative loss is asked for.
             UnsupportedError: The step has no representation that depends on trainable parameters.
         """
+        if log_eps is not None and self._summary.negative:
+            raise NonFiniteError(*(self.tasks[i] for i in self._summary.negative))
         if log_eps not in self._saliencies:
             names = [name for name in self.present if self.losses[name] is not None]
             self._saliencies[log_eps] = {name: self._saliency(name, log_eps) for name in names}
@@ -290,7 +299,7 @@ class Step:
         loss = self.losses[name]
         assert loss is not None
         objective = loss if log_eps is None else torch.log(loss + log_eps)
-        with self._inputs_only():
+        with self._input_gradients():
             return torch.autograd.grad(
                 objective,
                 tensors,
@@ -379,7 +388,7 @@ class Step:
                 "needs=balancer.needs), or pass `recompute` to Step."
             )
         again = self._recompute()
-        again.scale = self.scale
+        again.scale, again.observed = self.scale, self.observed
         return again
 
     @torch.no_grad()

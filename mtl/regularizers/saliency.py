@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from mtl.distributed import world_size
 from mtl.errors import ConfigError, UnsupportedError
 from mtl.parts import Needs, Regularizer
 from mtl.step import Step
@@ -32,6 +33,10 @@ class SaliencyRegularizer(Regularizer):
     The term depends on the parameters through the gradients of the losses: second derivatives are
     taken, through the heads alone. Heads must be twice differentiable in PyTorch's sense; with ReLU
     the result is the derivative at fixed activation masks.
+
+    In steps that are logged, the norms of the gradients at the representation are compared, as
+    `<name>/gradient_norm` (this term, times its strength) and `tasks/gradient_norm` (the sum of the
+    losses whose saliency is taken); this costs one more pass through the heads.
 
     Samples that tasks do not share (multi-input data) are paired by their position in the batch.
     With several processes saliency and negatives are those of each process's own samples, and the
@@ -81,6 +86,8 @@ class SaliencyRegularizer(Regularizer):
         self.detach = detach
         self.warmup_epochs = warmup_epochs
         self._epoch = 0
+        if strength == 0:
+            self.needs = Needs.LOSSES  # type: ignore[misc]
 
     def on_epoch_start(self, epoch: int) -> None:
         """Notes the epoch, for the warm-up."""
@@ -96,10 +103,29 @@ class SaliencyRegularizer(Regularizer):
         if self.strength * warm == 0:
             return step.values.new_zeros(())
         gradients = step.saliencies(self.log_eps)
+        if not gradients:  # all labels lie in other processes
+            return step.values.new_zeros(())
         saliency = positions_last(gradients, self.channel_dim)
         if self.detach:
             saliency = [s.detach() for s in saliency]
-        return self.strength * warm * self.term(as_tasks(saliency), step)
+        value = self.strength * warm * self.term(as_tasks(saliency), step)
+        if step.observed and value.requires_grad:
+            self._compare(value, step)
+        return value
+
+    def _compare(self, value: Tensor, step: Step) -> None:
+        """Logs norms at the representation: of this term's gradient, and of the tasks'."""
+        assert step.representation is not None
+        saliencies = step.saliencies(self.log_eps)
+        sums: dict[Tensor, Tensor] = {}
+        for name, gradients in saliencies.items():
+            for tensor, gradient in zip(step.representation[name], gradients, strict=True):
+                part = gradient.detach() / world_size()
+                sums[tensor] = sums[tensor] + part if tensor in sums else part
+        own = step.differentiate(None, list(sums), extra=[value], retain_graph=True)
+        name = type(self).__name__.lower()
+        step.scalars[f"{name}/gradient_norm"] = _norm(g for g in own if g is not None) / step.scale
+        step.scalars["tasks/gradient_norm"] = _norm(sums.values()) / step.scale
 
     @abstractmethod
     def term(self, saliency: list[Tensor], step: Step) -> Tensor:
@@ -148,3 +174,7 @@ def check_choice(name: str, value: object, choices: tuple[object, ...]) -> None:
     """Raises `ConfigError` unless the value is one of the choices."""
     if value not in choices:
         raise ConfigError(f"`{name}` should be one of {choices}. Got {value!r}.")
+
+
+def _norm(tensors: Iterable[Tensor]) -> Tensor:
+    return torch.stack([t.norm(dtype=torch.promote_types(t.dtype, torch.float32)) for t in tensors]).norm()
