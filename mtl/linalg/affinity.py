@@ -36,8 +36,8 @@ def nonzero(size: Tensor) -> Tensor:
 
 def gram_norm(grams: Tensor) -> Tensor:
     """Frobenius norms of `[B, n, n]`, 1 for zero matrices; squares of small numbers vanish."""
-    largest = nonzero(grams.abs().amax((1, 2)))
-    return nonzero(largest * (grams / largest[:, None, None]).square().sum((1, 2)).sqrt())
+    largest = nonzero(grams.detach().abs().amax((1, 2)))
+    return largest * nonzero((grams / largest[:, None, None]).square().sum((1, 2))).sqrt()
 
 
 class _GramCosines(torch.autograd.Function):
