@@ -170,9 +170,11 @@ class Balancer(nn.Module):
     def gradients(self, step: Step) -> Combined:
         """Everything below the sharpness slot; the step's graph is used up."""
         try:
-            return self.combined(self.objectives(step))
+            combined = self.combined(self.objectives(step))
         finally:
             step.release()
+        combined.scalars.update(step.scalars)
+        return combined
 
     def objectives(self, step: Step) -> Objectives:
         """The step's losses after the transforms, and the regularizers."""
@@ -226,8 +228,10 @@ class Balancer(nn.Module):
             return Combined([])
         self._announce(step)
         if self.sharpness is None:
-            return self.gradients(step)
-        return self.sharpness(step, self)
+        sharpness = self.sharpness
+        combined = self.gradients(step) if sharpness is None else sharpness(step, self)
+        combined.scalars.update(step.scalars)
+        return combined
 
     def _announce(self, step: Step) -> None:
         """Tells the parts which tasks are present."""

@@ -102,6 +102,7 @@ class MTLModule(lightning.LightningModule):
             needs=self.balancer.needs,
             context=self.trainer.precision_plugin.train_step_context,
         )
+        self.step.observed = self._due
         self._surrogate = self.step.values.detach().sum().requires_grad_()
         return self._surrogate
 
@@ -204,9 +205,8 @@ class MTLModule(lightning.LightningModule):
 
         In the steps that Lightning passes on to loggers, and the first: each entry costs time.
         """
-        report, step = self.report, self.trainer.global_step
-        due = step == 0 or (step + 1) % self.trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
-        if not due or report is None or report.losses is None:
+        report = self.report
+        if not self._due or report is None or report.losses is None:
             return
         scalars = {"balancer/skipped_steps": self.balancer.skipped_steps.float()}
         for i, name in enumerate(report.tasks):
@@ -215,6 +215,11 @@ class MTLModule(lightning.LightningModule):
                 scalars[f"balancer/weight/{name}"] = report.weights[i]
         scalars |= {f"balancer/{name}": value for name, value in report.scalars.items()}
         self.log_dict(scalars, on_step=True, on_epoch=False, batch_size=1)
+
+    @property
+    def _due(self) -> bool:
+        step = self.trainer.global_step
+        return step == 0 or (step + 1) % self.trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
 
     def configure_optimizers(self) -> Any:
         """The optimizer over the model's parameters and, in a last group, the balancer's."""

@@ -37,6 +37,7 @@ class Needs(Flag):
     GRAMIAN = auto()
     JACOBIAN = auto()
     REPRESENTATION = auto()
+    SALIENCY = auto()
     RECOMPUTE = auto()
     AFTER_STEP = auto()
 
@@ -148,7 +149,13 @@ class Aggregator(Combiner):
 
 
 class Regularizer(Part):
-    """A scalar of the step that is added to the objective, after the combination."""
+    """A scalar of the step that is added to the objective, after the combination.
+
+    Attributes:
+        local: Whether it depends on which samples share a process, and not only on their union.
+    """
+
+    local: ClassVar[bool] = False
 
     @abstractmethod
     def forward(self, step: Step) -> Tensor:

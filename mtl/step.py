@@ -22,6 +22,7 @@ from mtl.factors import Factor, LinearCall, record_linear_calls, worthwhile
 from mtl.parts import Needs
 from mtl.replay import Replay
 from mtl.rows import Rows
+from mtl.second_order import InputGradients, twice_differentiable
 from mtl.sharding import is_sharded
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ class _Summary(NamedTuple):
     share: Tensor | None  # [a] part of those elements that this process holds; None: all
     present: tuple[int, ...]  # tasks with a label in some process
     nonfinite: tuple[int, ...]
+    negative: tuple[int, ...]
 
 
 class Step:
@@ -57,8 +59,11 @@ class Step:
         scale: Factor on every gradient: 1/N under accumulation, the AMP scale.
         linear_calls: Evaluations of linear layers, to keep rows as factors where that is cheaper.
         sharded: Whether processes hold parts of the parameters (FSDP2).
+        input_gradients: Tells layers of the heads when parameters need no gradient.
 
     Attributes:
+        scalars: What parts leave to be logged, by name.
+        observed: Whether it will be logged, so that parts may spend time on it.
         progress: Share of the training that is done, 0 to 1, for parts that start late; a
             hand-written loop sets it before `balancer.backward`. `None`: not known.
         training: Whether the model was in train mode.
@@ -80,6 +85,7 @@ class Step:
         scale: Tensor | float = 1.0,
         linear_calls: Sequence[LinearCall] = (),
         sharded: bool = False,
+        input_gradients: InputGradients | None = None,
     ) -> None:
         self.tasks = tuple(losses)
         self.losses = dict(losses)
@@ -92,9 +98,13 @@ class Step:
         self._counts = counts
         self._recompute = recompute
         self.tied = list(tied)
+        self.scalars: dict[str, Tensor] = {}
+        self.observed = False
         self._rows: dict[tuple[Level, bool], Rows] = {}
+        self._saliencies: dict[float | None, dict[str, tuple[Tensor, ...]]] = {}
         self._linear_calls = list(linear_calls)
         self.sharded = sharded
+        self._input_gradients = input_gradients or InputGradients()
         for name, loss in self.losses.items():
             if loss is not None and torch.is_grad_enabled() and not loss.requires_grad:
                 raise TaskError(
@@ -142,11 +152,15 @@ class Step:
             sharded = is_sharded(model.parameters())
             noted = needs & (Needs.GRAMIAN | Needs.JACOBIAN | Needs.REPRESENTATION) == Needs.GRAMIAN
             recorder = record_linear_calls(model, calls) if noted else contextlib.nullcontext()
+            groups = model.parameter_groups()
+            own = [p for name in groups.specific for p in groups.specific[name]]
+            layers: contextlib.AbstractContextManager = contextlib.nullcontext()
+            if Needs.SALIENCY in needs:
+                layers = twice_differentiable(model, [*own, *groups.tied])
             with context():
-                with recorder:
+                with recorder, layers as input_gradients:
                     outputs = model(inputs)
                 pairs = _losses(chosen, outputs.predictions, targets)
-            groups = model.parameter_groups()
             if sharded:
                 pairs = _without_labels(outputs.predictions) | pairs
             step = cls(
@@ -159,6 +173,7 @@ class Step:
                 tied=groups.tied,
                 linear_calls=calls,
                 sharded=sharded,
+                input_gradients=input_gradients,
             )
             step.training = model.training
             return step
@@ -214,6 +229,7 @@ class Step:
             None if share is None else share.to(dtype),
             present,
             tuple(i for i in present if not math.isfinite(host_values[i])),
+            tuple(i for i in present if host_values[i] < 0),
         )
 
     def _count(self, name: str, zero: Tensor) -> Tensor:
@@ -301,9 +317,55 @@ class Step:
             self._rows[key] = Rows(self, level, whole=whole, retain_graph=retain_graph)
         return self._rows[key]
 
+    def saliencies(self, log_eps: float | None = None) -> dict[str, tuple[Tensor, ...]]:
+        """Gradients of the tasks' local losses at the representation, with a graph; kept.
+
+        They come by one backward pass through each head; the backbone is not entered. What is
+        differentiated further has its second derivatives in the heads alone.
+
+        Args:
+            log_eps: Gradients of `log(loss + log_eps)`; `None`: of the losses.
+
+        Returns:
+            Task name -> gradient by each of the tensors at which its head attaches, times `scale`,
+            which keeps half precision from underflow. Tasks without a loss here are left out.
+
+        Raises:
+            NonFiniteError: The logarithm of a negative loss is asked for.
+            UnsupportedError: The step has no representation that depends on trainable parameters.
+        """
+        if log_eps is not None and self._summary.negative:
+            raise NonFiniteError(*(self.tasks[i] for i in self._summary.negative))
+        if log_eps not in self._saliencies:
+            names = [name for name in self.present if self.losses[name] is not None]
+            self._saliencies[log_eps] = {name: self._saliency(name, log_eps) for name in names}
+        return self._saliencies[log_eps]
+
+    def _saliency(self, name: str, log_eps: float | None) -> tuple[Tensor, ...]:
+        tensors = (self.representation or {}).get(name, ())
+        if not tensors or not all(t.requires_grad for t in tensors):
+            raise UnsupportedError(
+                f"Task saliency needs a representation of task {name!r} that depends on trainable "
+                "parameters. Use a MultiTaskModel with a backbone that is not frozen, or pass "
+                "`representation` to Step."
+            )
+        loss = self.losses[name]
+        assert loss is not None
+        objective = loss if log_eps is None else torch.log(loss + log_eps)
+        with self._input_gradients():
+            return torch.autograd.grad(
+                objective,
+                tensors,
+                torch.ones_like(objective) * self.scale,
+                create_graph=True,
+                allow_unused=True,
+                materialize_grads=True,
+            )
+
     def release(self) -> None:
         """Forgets the rows; they refer to the step, and would wait for the garbage collector."""
         self._rows.clear()
+        self._saliencies.clear()
 
     def forget(self) -> None:
         """Forgets rows and graph, where other passes follow; losses stay as numbers."""
@@ -401,7 +463,7 @@ class Step:
         again = self._recompute(only) if isinstance(self._recompute, Replay) else self._recompute()
         if only is not None:
             again.losses = {k: v if k in only else None for k, v in again.losses.items()}
-        again.scale = self.scale
+        again.scale, again.observed = self.scale, self.observed
         again.progress = self.progress
         return again
 

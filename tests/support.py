@@ -107,6 +107,12 @@ VARIANTS = {name: [f"balancer={name}"] for name in PRESETS} | {
     ],
     "pcgrad of torchjd": ["balancer.combine._target_=torchjd.aggregation.PCGrad"],
     "graddrop of torchjd": ["balancer.combine._target_=torchjd.aggregation.GradDrop"],
+    "rep_mtl of pcgrad at the representation": [
+        "balancer=rep_mtl",
+        "balancer/combine=pcgrad",
+        "balancer.level=representation",
+    ],
+    "rep_mtl + joint_sam": ["balancer=rep_mtl", "balancer/sharpness=joint_sam"],
     "gradnorm at the parameters": ["balancer=gradnorm", "balancer.level=parameters"],
 }
 
