@@ -227,7 +227,6 @@ class Balancer(nn.Module):
         if not step.present:
             return Combined([])
         self._announce(step)
-        if self.sharpness is None:
         sharpness = self.sharpness
         combined = self.gradients(step) if sharpness is None else sharpness(step, self)
         combined.scalars.update(step.scalars)
