@@ -19,6 +19,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from benchmarks.base import Benchmark
+from mtl.balancer import Balancer
 from mtl.callbacks import AtomicCheckpointIO
 from mtl.config import build, build_all, check_arguments, explain, plain, register_schema
 from mtl.errors import ConfigError, MTLError
@@ -76,10 +77,14 @@ def assemble(config: DictConfig) -> tuple[MTLModule, Benchmark]:
     available = benchmark.tasks(lambda size: head(backbone.out_channels, size))
     tasks = choose(available, config.tasks)
     config.num_tasks = len(tasks)
+    positions = [task.position for task in tasks if task.position is not None]
+    config.positions = positions if len(positions) == len(tasks) else None
+    balancer: Balancer = build(config.balancer)
+    benchmark.clusters = balancer.clusters([task.name for task in tasks])
     module = MTLModule(
         MultiTaskModel(backbone, tasks),
         tasks,
-        build(config.balancer),
+        balancer,
         optimizer=build(config.optimizer),
         scheduler=build(config.scheduler) if config.scheduler else None,
         config=plain(config),

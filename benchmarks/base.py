@@ -28,7 +28,13 @@ class Benchmark(lightning.LightningDataModule, ABC):
         seed: Decides the order of the samples; set to the run's seed.
 
     A subclass loads its data in `setup` into `train_data`, `val_data`, `test_data`.
+
+    Attributes:
+        clusters: Names of the tasks that are trained, in groups that the balancer wants equally
+            many samples of, where every task has samples of its own. `None`: all, each its own.
     """
+
+    clusters: list[list[str]] | None = None
 
     train_data: Dataset
     val_data: Dataset

@@ -35,6 +35,8 @@ class TrainConfig:
     callbacks: Any = None
     tasks: list[str] | None = None
     num_tasks: int | None = None  # filled in from the data set, for ${num_tasks}
+    positions: list[float] | None = None  # the same, where tasks are ordered
+    num_objectives: Any = "${num_tasks}"  # what a combiner sees; transforms may change it
     seed: int = 0
     ckpt_path: str | None = None
     train: bool = True

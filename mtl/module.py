@@ -95,6 +95,7 @@ class MTLModule(lightning.LightningModule):
             self.tasks,
             batch,
             needs=self.balancer.needs,
+            together=self.balancer.together(self._names),
             context=self.trainer.precision_plugin.train_step_context,
         )
         self._surrogate = self.step.values.detach().sum().requires_grad_()
@@ -177,9 +178,7 @@ class MTLModule(lightning.LightningModule):
         groups: list[dict[str, Any]] = [
             {"params": [p for p in self.model.parameters() if p.requires_grad]}
         ]
-        learned = [p for p in self.balancer.parameters() if p.requires_grad]
-        if learned:
-            groups.append({"params": learned, "weight_decay": 0.0})
+        groups += self.balancer.parameter_groups()
         try:
             optimizer = self._optimizer(groups)
             if self._scheduler is None:

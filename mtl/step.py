@@ -100,6 +100,7 @@ class Step:
         batch: tuple[Any, Mapping[str, Tensor]],
         *,
         needs: Needs = Needs.LOSSES,
+        together: Sequence[Sequence[str]] | None = None,
         context: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext,
     ) -> Step:
         """Runs the model on a batch and takes the losses.
@@ -112,6 +113,8 @@ class Step:
             needs: What the balancer will ask (`balancer.needs`): to evaluate again, the state of
                 the random generators is kept; for a Gramian at the parameter level, linear layers
                 are noted, so that it can be had without forming their rows.
+            together: Groups of tasks that go through the backbone at once, where every task has
+                its own inputs and the model `joins` them (`balancer.together(names)`).
             context: Precision context in which forward passes run.
 
         Raises:
@@ -125,23 +128,25 @@ class Step:
                 f"targets named {sorted(targets)}."
             )
 
+        groups = [together] if together is not None and getattr(model, "joins", False) else []
+
         def run(recompute: Replay | None) -> Step:
             calls: list[LinearCall] = []
             noted = needs & (Needs.GRAMIAN | Needs.JACOBIAN | Needs.REPRESENTATION) == Needs.GRAMIAN
             recorder = record_linear_calls(model, calls) if noted else contextlib.nullcontext()
             with context():
                 with recorder:
-                    outputs = model(inputs)
+                    outputs = model(inputs, *groups)
                 pairs = _losses(known, outputs.predictions, targets)
-            groups = model.parameter_groups()
+            owned = model.parameter_groups()
             return cls(
                 {task.name: pairs[task.name][0] if task in known else None for task in tasks},
-                shared=groups.shared,
-                specific=groups.specific,
+                shared=owned.shared,
+                specific=owned.specific,
                 representation=outputs.representation,
                 counts={name: count for name, (_, count) in pairs.items()},
                 recompute=recompute,
-                tied=groups.tied,
+                tied=owned.tied,
                 linear_calls=calls,
             )
 

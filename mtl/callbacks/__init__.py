@@ -2,7 +2,17 @@
 
 from mtl.callbacks.checkpoint import AtomicCheckpointIO, RandomState
 from mtl.callbacks.cosines import GradientCosines
+from mtl.callbacks.ema import WeightAverage
 from mtl.callbacks.history import History
 from mtl.callbacks.pictures import Pictures
+from mtl.callbacks.samples import Samples
 
-__all__ = ["AtomicCheckpointIO", "GradientCosines", "History", "Pictures", "RandomState"]
+__all__ = [
+    "AtomicCheckpointIO",
+    "GradientCosines",
+    "History",
+    "Pictures",
+    "RandomState",
+    "Samples",
+    "WeightAverage",
+]
