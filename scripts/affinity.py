@@ -144,12 +144,12 @@ def _losses(
     denoiser: Denoiser, clean: Clean, bins: Intervals, index: int, batch: int, seed: int
 ) -> Iterator[Tensor]:
     generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(clean.x.shape, generator=generator)
+    places = torch.rand(len(clean.x), generator=generator)
     start, end = bins.bounds[index], bins.bounds[index + 1]
     device = next(denoiser.parameters()).device
-    for first in range(0, len(clean.x), batch):
-        x, label = (t[first : first + batch].to(device) for t in clean)
-        eps = torch.randn(x.shape, generator=generator).to(device)
-        place = torch.rand(len(x), generator=generator).to(device)
+    for parts in zip(*(t.split(batch) for t in (*clean, noise, places)), strict=True):
+        x, label, eps, place = (part.to(device) for part in parts)
         t = start + (place * (end - start)).long().clamp_max(end - start - 1)
         error = denoiser.predict(denoiser.diffusion.add_noise(x, t, eps), t, label) - eps
         yield error.square().flatten(1).mean(1).sum() / len(clean.x)

@@ -49,8 +49,8 @@ class Intervals:
         """Timesteps of a batch, sorted; each cluster gets an equal share of the samples.
 
         Within a cluster t is uniform. Draws are stratified: sample i of B takes its t where the
-        cumulative distribution is `(i + u_i) / B`, so a share is met exactly where B is a multiple
-        of the number of clusters, within one sample otherwise, and exactly on average.
+        cumulative distribution is `(i + u_i) / B`, so shares are exact where B is a multiple of the
+        number of clusters, off by less than two samples otherwise, and exact on average.
 
         Args:
             size: B, at least the number of clusters.
