@@ -24,6 +24,7 @@ from torch import nn
 
 from benchmarks.base import Benchmark
 from benchmarks.corrupt import Corruption
+from mtl.balancer import Balancer
 from mtl.callbacks import AtomicCheckpointIO, LastEpochs
 from mtl.config import build, build_all, check_arguments, explain, plain, register_schema
 from mtl.errors import ConfigError, MTLError
@@ -109,10 +110,14 @@ def assemble(config: DictConfig) -> tuple[MTLModule, Benchmark]:
     tasks = choose(available, config.tasks)
     benchmark.chosen = [task.name for task in tasks]
     config.num_tasks = len(tasks)
+    positions = [task.position for task in tasks if task.position is not None]
+    config.positions = positions if len(positions) == len(tasks) else None
+    balancer: Balancer = build(config.balancer)
+    benchmark.clusters = balancer.clusters([task.name for task in tasks])
     module = MTLModule(
         MultiTaskModel(backbone, tasks),
         tasks,
-        build(config.balancer),
+        balancer,
         optimizer=build(config.optimizer),
         scheduler=build(config.scheduler) if config.scheduler else None,
         config=plain(config),

@@ -42,7 +42,11 @@ class Benchmark(lightning.LightningDataModule, ABC):
         shuffles: Whether the loader puts the training samples in a random order. `False` where
             `train_data` does so itself.
         val_is_test: Whether the validation data are the test data.
+        clusters: Names of the tasks that are trained, in groups that the balancer wants equally
+            many samples of, where every task has samples of its own. `None`: all, each its own.
     """
+
+    clusters: list[list[str]] | None = None
 
     train_data: Dataset
     val_data: Dataset

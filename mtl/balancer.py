@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -136,6 +136,46 @@ class Balancer(nn.Module):
             needs |= part.needs
         return needs
 
+    def clusters(self, tasks: Sequence[str]) -> list[list[str]]:
+        """The tasks behind each objective: one group a task, or fewer where a transform merges.
+
+        Args:
+            tasks: Their names, in order.
+        """
+        groups = [[name] for name in tasks]
+        for transform in self._transforms:
+            groups = transform.merge(groups)
+        return groups
+
+    def together(self, tasks: Sequence[str]) -> list[list[str]]:
+        """Groups of tasks whose gradients this balancer does not tell apart.
+
+        Where every task has its own inputs, those of a group can go through the backbone at
+        once. A backward pass of one objective then costs no more than its own samples.
+
+        Args:
+            tasks: Their names, in order.
+        """
+        apart = self.needs & (Needs.GRAMIAN | Needs.JACOBIAN) and self.level == "parameters"
+        return self.clusters(tasks) if apart else [list(tasks)]
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """What the parts learn, as groups for an optimizer, without weight decay.
+
+        One group for each learning rate that parts ask for; those that ask for none come first.
+        """
+        rates: dict[Tensor, float] = {}
+        for part in self._parts():
+            if part.learning_rate is not None:
+                rates |= dict.fromkeys(part.parameters(), part.learning_rate)
+        groups: dict[float | None, dict[str, Any]] = {}
+        for parameter in self.parameters():
+            if parameter.requires_grad:
+                rate = rates.get(parameter)
+                own = {"params": [], "weight_decay": 0.0} | ({} if rate is None else {"lr": rate})
+                groups.setdefault(rate, own)["params"].append(parameter)
+        return sorted(groups.values(), key=lambda group: "lr" in group)
+
     def backward(self, step: Step) -> Report:
         """Adds the balanced gradients of a step to `.grad`.
 
@@ -240,11 +280,13 @@ class Balancer(nn.Module):
             index = torch.tensor(positions, device=step.values.device)
         for part in self._parts():
             part.present = index
-        if not all(transform.elementwise for transform in self._transforms):
-            combiners = [part for part in self._parts() if isinstance(part, Combiner)]
-            for module in (m for combiner in combiners for m in combiner.modules()):
-                if isinstance(module, Part):  # it sees other objectives than the tasks
-                    module.present = slice(None)
+        for transform in self._transforms:
+            transform.present = index
+            index = transform.outputs()
+        combiners = [part for part in self._parts() if isinstance(part, Combiner)]
+        for module in (m for combiner in combiners for m in combiner.modules()):
+            if isinstance(module, Part):  # it sees objectives, which may not be the tasks
+                module.present = index
 
     def _skip(self, step: Step, error: NonFiniteError) -> Report:
         self._nonfinite_in_a_row += 1

@@ -39,6 +39,8 @@ class TrainConfig:
     corrupt_tasks: Any = None
     num_tasks: int | None = None  # filled in from the data set, for ${num_tasks}
     num_features: int | None = None  # likewise, where the data set says it
+    positions: list[float] | None = None  # the same, where tasks are ordered
+    num_objectives: Any = "${num_tasks}"  # what a combiner sees; transforms may change it
     seed: int = 0
     ckpt_path: str | None = None
     resume: bool = False

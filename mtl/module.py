@@ -100,6 +100,7 @@ class MTLModule(lightning.LightningModule):
             self.tasks,
             batch,
             needs=self.balancer.needs,
+            together=self.balancer.together(self._names),
             context=self.trainer.precision_plugin.train_step_context,
         )
         self.step.observed = self._due
@@ -223,10 +224,7 @@ class MTLModule(lightning.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """The optimizer over the model's parameters and, in a last group, the balancer's."""
-        groups = list(optimizer_groups(self.model))
-        learned = [p for p in self.balancer.parameters() if p.requires_grad]
-        if learned:
-            groups.append({"params": learned, "weight_decay": 0.0})
+        groups = [*optimizer_groups(self.model), *self.balancer.parameter_groups()]
         try:
             optimizer = self._optimizer(groups)
             if self._scheduler is None:

@@ -17,8 +17,9 @@ from __future__ import annotations
 
 import zlib
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from enum import Flag, auto
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from mtl.distributed import Held
     from mtl.engine import Combined, Objectives
     from mtl.step import Step
+
+T = TypeVar("T")
 
 
 class Needs(Flag):
@@ -49,10 +52,12 @@ class Part(nn.Module, ABC):
         needs: What the part asks of a step.
         present: Index of the tasks that have labels in this step; a state with one entry a task
             is read as `state[self.present]`. `slice(None)` where all are present.
+        learning_rate: Of the parameters that the part learns; `None`: that of the model.
     """
 
     needs: ClassVar[Needs] = Needs.LOSSES
     present: slice | Tensor = slice(None)
+    learning_rate: float | None = None
 
     def on_epoch_start(self, epoch: int) -> None:
         """Called before each epoch's first step, with its number from 0; repeated on resume."""
@@ -77,6 +82,25 @@ class Transform(Part):
     @abstractmethod
     def forward(self, losses: Tensor) -> Tensor:
         """Maps the losses of the present tasks, `[a]`, to objectives, `[k]`."""
+
+    def outputs(self) -> slice | Tensor:
+        """Index of the objectives that there are in this step, among all that there can be.
+
+        What follows finds it in `present`. An `elementwise` transform keeps the index.
+        """
+        return self.present if self.elementwise else slice(None)
+
+    def merge(self, groups: Sequence[Sequence[T]]) -> list[list[T]]:
+        """Groups of tasks whose losses make one objective each.
+
+        Args:
+            groups: The groups before this transform, in the order of its inputs.
+
+        Returns:
+            One group an output where outputs are made of separate inputs; otherwise the groups
+            as they are.
+        """
+        return [list(group) for group in groups]
 
 
 class Combiner(Part):

@@ -121,6 +121,7 @@ class Step:
         batch: tuple[Any, Mapping[str, Tensor]],
         *,
         needs: Needs = Needs.LOSSES,
+        together: Sequence[Sequence[str]] | None = None,
         context: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext,
     ) -> Step:
         """Runs the model on a batch and takes the losses.
@@ -133,6 +134,8 @@ class Step:
             needs: What the balancer will ask (`balancer.needs`): to evaluate again, the state of
                 the random generators is kept; for a Gramian at the parameter level, linear layers
                 are noted, so that it can be had without forming their rows.
+            together: Groups of tasks that go through the backbone at once, where every task has
+                its own inputs and the model `joins` them (`balancer.together(names)`).
             context: Precision context in which forward passes run.
 
         Raises:
@@ -145,6 +148,8 @@ class Step:
                 f"Expected targets for at least one of {[task.name for task in tasks]}. Got "
                 f"targets named {sorted(targets)}."
             )
+
+        joined = [together] if together is not None and getattr(model, "joins", False) else []
 
         def run(recompute: Replay | None, only: Collection[str] | None = None) -> Step:
             chosen = known if only is None else [task for task in known if task.name in only]
@@ -159,7 +164,7 @@ class Step:
                 layers = twice_differentiable(model, [*own, *groups.tied])
             with context():
                 with recorder, layers as input_gradients:
-                    outputs = model(inputs)
+                    outputs = model(inputs, *joined)
                 pairs = _losses(chosen, outputs.predictions, targets)
             if sharded:
                 pairs = _without_labels(outputs.predictions) | pairs

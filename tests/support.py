@@ -35,10 +35,20 @@ def weighs(preset: str) -> bool:
     return issubclass(combine, Weighting) and balancer.get("sharpness") is None
 
 
+# The toy problem has few tasks: fewer clusters.
+CLUSTERS = "balancer.transforms.clustering.k=2"
+
+
+def preset(name: str) -> list[str]:
+    """Options of a preset on the toy problem."""
+    clustered = "clustering" in (compose_config(f"balancer={name}").balancer.get("transforms") or {})
+    return [f"balancer={name}", *([CLUSTERS] if clustered else [])]
+
+
 # Presets alone, weightings at the other level too, and the slots on top of each other.
-VARIANTS = {name: [f"balancer={name}"] for name in PRESETS} | {
+VARIANTS = {name: preset(name) for name in PRESETS} | {
     **{
-        f"{name} at the representation": [f"balancer={name}", "balancer.level=representation"]
+        f"{name} at the representation": [*preset(name), "balancer.level=representation"]
         for name in PRESETS
         if weighs(name)
     },
@@ -49,6 +59,20 @@ VARIANTS = {name: [f"balancer={name}"] for name in PRESETS} | {
         "balancer/regularizers=[activity]",
         "balancer/sharpness=joint_sam",
     ],
+    "clusters by size + log + pcgrad + activity + joint_sam": [
+        "balancer=ant_pcgrad",
+        "balancer/transforms=[interval_clusters,log]",
+        CLUSTERS,
+        "balancer.transforms.clustering.weighting=size",
+        "balancer/regularizers=[activity]",
+        "balancer/sharpness=joint_sam",
+    ],
+    "clusters + gradnorm": [
+        "balancer=gradnorm",
+        "balancer/transforms=[interval_clusters]",
+        CLUSTERS,
+    ],
+    "uw with its own learning rate": ["balancer=uw", "balancer.combine.learning_rate=0.1"],
     "uw + joint_sam": ["balancer=uw", "balancer/sharpness=joint_sam"],
     "log + pcgrad + activity + task_sam": [
         "balancer=pcgrad",
@@ -122,6 +146,9 @@ def make_balancer(variant: str, num_tasks: int = 3, seed: int = 0) -> Balancer:
     torch.manual_seed(seed)
     config = compose_config(*VARIANTS[variant], "dataset=multidigits").copy()
     config.num_tasks = num_tasks
+    clustering = (config.balancer.get("transforms") or {}).get("clustering")
+    if clustering is not None:
+        clustering.k = min(clustering.k, num_tasks)
     return mtl.config.build(config.balancer)
 
 

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
-import os
-import platform
 from collections.abc import Callable
 
 import timm
 import torch
-from rich.console import Console
 from torch import Tensor, nn
 from torch.nn import functional
 
 from benchmarks.base import Batch
-from benchmarks.speed.__main__ import show
 from benchmarks.speed.gradients import GradientCost
-from benchmarks.speed.timing import interleave
-from mtl import Balancer, MultiTaskModel, Task
+from mtl import MultiTaskModel, Task
 from mtl.losses import L1, Cosine, CrossEntropy
 from mtl.models import DenseHead, UNet
 

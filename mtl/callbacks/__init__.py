@@ -2,10 +2,12 @@
 
 from mtl.callbacks.checkpoint import AtomicCheckpointIO, RandomState
 from mtl.callbacks.cosines import GradientCosines
+from mtl.callbacks.ema import WeightAverage
 from mtl.callbacks.gates import Gates
 from mtl.callbacks.history import History
 from mtl.callbacks.last_epochs import LastEpochs
 from mtl.callbacks.pictures import Pictures
+from mtl.callbacks.samples import Samples
 
 __all__ = [
     "AtomicCheckpointIO",
@@ -15,4 +17,6 @@ __all__ = [
     "LastEpochs",
     "Pictures",
     "RandomState",
+    "Samples",
+    "WeightAverage",
 ]

@@ -51,8 +51,7 @@ def bare_loop(variant, *, accumulate=1, clip=None, autocast=False):
     """The same training without Lightning."""
     model, tasks = make_model()
     balancer = make_balancer(variant)
-    learned = [p for p in balancer.parameters() if p.requires_grad]
-    groups = [{"params": list(model.parameters())}] + ([{"params": learned}] if learned else [])
+    groups = [{"params": list(model.parameters())}, *balancer.parameter_groups()]
     optimizer = torch.optim.Adam(groups, lr=0.01)
     parameters = [p for group in groups for p in group["params"]]
     loader = ToyData().loader()
