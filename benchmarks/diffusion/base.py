@@ -109,10 +109,9 @@ class DiffusionBenchmark(Benchmark):
         """Shape of a sample."""
 
     @cached_property
-    def chosen(self) -> list[str]:
+    def trained(self) -> list[str]:
         """Names of the tasks that are trained."""
-        names = self.intervals.names if self.clusters is None else sum(self.clusters, [])
-        return [name for name in self.intervals.names if name in set(names)]
+        return [n for n in self.intervals.names if self.chosen is None or n in self.chosen]
 
     def tasks(self, head: Head) -> list[Task]:
         """One task an interval of timesteps, in the order of growing noise."""
@@ -127,6 +126,11 @@ class DiffusionBenchmark(Benchmark):
         batch = self._step_size
         self.train_data = _Repeated(self.clean("train"), batch * self.steps_per_epoch * self._world)
         self.val_data, self.test_data = self._evaluated("val"), self._evaluated("test")
+
+    def _spoilt(self, data: Dataset) -> Dataset:
+        if self.corruption is not None:
+            raise ConfigError("`corrupt_tasks` spoils labels. Got a diffusion data set: no labels.")
+        return data
 
     def train_dataloader(self) -> DataLoader:
         """As for other data; a run on some of the tasks takes their part of a batch."""
@@ -158,7 +162,7 @@ class DiffusionBenchmark(Benchmark):
         """
         x, label = clean
         diffusion = self.diffusion.to(x.device)
-        clusters = self.clusters or [[name] for name in self.chosen]
+        clusters = self.clusters or [[name] for name in self.trained]
         t = self.intervals.draw(len(x), clusters, generator)
         eps = torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
         dropped = torch.rand(len(x), generator=generator, device=x.device) < self.label_dropout
@@ -184,7 +188,7 @@ class DiffusionBenchmark(Benchmark):
 
     @property
     def _step_size(self) -> int:
-        return max(1, round(self.batch_size * len(self.chosen) / len(self.intervals.names)))
+        return max(1, round(self.batch_size * len(self.trained) / len(self.intervals.names)))
 
     @property
     def _world(self) -> int:
@@ -200,7 +204,7 @@ class DiffusionBenchmark(Benchmark):
             size = (self.draws[part],)
             chosen = torch.randint(len(data), size, generator=generator)
             t = torch.randint(start, end, size, generator=generator)
-            if name in self.chosen:
+            if name in self.trained:
                 rows.append(chosen)
                 times.append(t)
         clean: Clean = data.__getitems__(torch.cat(rows).tolist())

@@ -30,8 +30,8 @@ def gmm(**options):
 
 def test_evaluation_is_drawn_once_for_all_runs():
     first, second, part = gmm(seed=0), gmm(seed=5), gmm()
-    part.clusters = [["t300_399"], ["t500_599"]]
-    del part.chosen
+    part.chosen = ["t300_399", "t500_599"]
+    del part.trained
     part.setup("fit")
     batches = [next(iter(data.val_dataloader())) for data in (first, second)]
     for name in first.intervals.names:
@@ -81,8 +81,8 @@ def test_gain_is_on_prediction_and_target():
 
 def test_a_run_on_some_tasks_takes_their_part_of_a_batch():
     data = gmm()
-    data.clusters = [["t0_99"], ["t100_199"], ["t200_299"], ["t300_399"], ["t400_499"]]
-    del data.chosen
+    data.chosen = ["t0_99", "t100_199", "t200_299", "t300_399", "t400_499"]
+    del data.trained
     data.setup("fit")
     assert len(next(iter(data.train_dataloader())).x) == 10
     assert len(data.train_dataloader()) == data.steps_per_epoch
