@@ -510,7 +510,7 @@ def test_flat_parts_that_are_rounding_noise_are_told(rho, warns, recwarn):
         ),
         (lambda: Balancer(MoCo(3), sharpness=TaskSAM(combine="each")), "Got MoCo"),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_bad_options(make, message):
     with pytest.raises(ConfigError, match=message):
