@@ -15,7 +15,7 @@ import itertools
 import json
 import statistics
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -133,8 +133,8 @@ def run(case: Case, method: Method, share: float, seed: int, *, oracle: bool) ->
 
 def _network(names: list[str], case: Case, method: Method) -> tuple[MultiTaskModel, list[Task]]:
     sharing = method.sharing()
-    hidden = [method.hidden, method.hidden, case.width]
-    backbone = sharing.backbone(lambda: MLP(_FEATURES, hidden))
+    hidden = [method.hidden, method.hidden]
+    backbone = sharing.backbone(lambda: MLP(_FEATURES, hidden, bottleneck=case.width))
     common = nn.Linear(case.width, 1)
     heads = [common if case.tied else nn.Linear(case.width, 1) for _ in names]
     tasks = [Task(n, sharing.head(h), MSE()) for n, h in zip(names, heads, strict=True)]
@@ -174,9 +174,9 @@ def _detected(
     return {"scores": scores, "found": found, "auc": auc, "exact": exact}
 
 
-def plan(seeds: int) -> Iterator[tuple[str, str, float, int]]:
+def plan(shares: Sequence[float], seeds: int) -> Iterator[tuple[str, str, float, int]]:
     """All runs: case, method, share of outliers, seed."""
-    for case, share, seed in itertools.product(CASES, SHARES, range(seeds)):
+    for case, share, seed in itertools.product(CASES, shares, range(seeds)):
         for method in (*METHODS, ORACLE):
             if share > 0 or method != ORACLE:
                 yield case, method, share, seed
@@ -237,6 +237,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="a line a run")
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--shares", type=float, nargs="+", default=SHARES, help="of outliers")
     parser.add_argument("--part", default="0/1", help="i/n: every n-th run, from the i-th")
     parser.add_argument("--table", action="store_true", help="print the tables")
     options = parser.parse_args()
@@ -249,7 +250,7 @@ def main() -> None:
     torch.set_num_threads(1)
     done = {(r["case"], r["method"], r["share"], r["seed"]) for r in runs}
     start, stride = map(int, options.part.split("/"))
-    for key in itertools.islice(plan(options.seeds), start, None, stride):
+    for key in itertools.islice(plan(options.shares, options.seeds), start, None, stride):
         if key not in done:
             case, method, share, seed = key
             chosen = METHODS.get(method, METHODS[_REFERENCE])
