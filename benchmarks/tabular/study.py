@@ -21,11 +21,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.table import Table
 from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
+from benchmarks.speed.tables import Table
 from benchmarks.tabular.synthetic import make_tasks
 from mtl import Balancer, MultiTaskModel, Step, Task
 from mtl.aggregation import OutlierWeighting, PCGradWeighting
@@ -189,11 +188,13 @@ def tables(runs: list[dict[str, Any]]) -> Iterator[Table]:
         for title, tasks in (("related tasks", _related), ("outlier tasks", _outlying)):
             if case == "noise" and tasks is _outlying:
                 continue  # nothing to be learned there
-            table = Table("method", *(f"{share:.0%}" for share in SHARES))
-            table.title = f"{case}: mean squared error of the {title}, relative to {_REFERENCE}"
-            for method in (*METHODS, ORACLE):
-                table.add_row(method, *(_ratio(by, case, method, s, tasks) for s in SHARES))
-            yield table
+            rows = [
+                [method, *(_ratio(by, case, method, share, tasks) for share in SHARES)]
+                for method in (*METHODS, ORACLE)
+            ]
+            heading = f"{case}: squared error of the {title}, relative to {_REFERENCE}, by share"
+            columns = ["method", *(f"{share:.0%}" for share in SHARES)]
+            yield Table(f"{case} {title}", heading, columns, rows)
     yield _detection(runs)
 
 
@@ -222,14 +223,15 @@ def _detection(runs: list[dict[str, Any]]) -> Table:
     for run in runs:
         if "found" in run:
             groups[run["case"], run["method"], run["share"]].append(run)
-    table = Table("case", "method", "share", "area under the curve", "exactly found", "runs")
-    table.title = "Detection; without outliers `exactly found` means that no task was accused"
+    rows = []
     for (case, method, share), own in sorted(groups.items()):
         areas = [r["auc"] for r in own if r["auc"] is not None]
         area = f"{statistics.fmean(areas):.3f}" if areas else "-"
         exact = sum(r["exact"] for r in own)
-        table.add_row(case, method, f"{share:.0%}", area, str(exact), str(len(own)))
-    return table
+        rows.append([f"{case}, {method}", f"{share:.0%}", area, f"{exact} of {len(own)}"])
+    title = "Detection; without outliers, exactly found means that no task was accused"
+    columns = ["case, method", "share", "area under the curve", "exactly found"]
+    return Table("detection", title, columns, rows)
 
 
 def main() -> None:
@@ -239,13 +241,13 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--shares", type=float, nargs="+", default=SHARES, help="of outliers")
     parser.add_argument("--part", default="0/1", help="i/n: every n-th run, from the i-th")
-    parser.add_argument("--table", action="store_true", help="print the tables")
+    parser.add_argument("--table", action="store_true", help="print the tables as Markdown")
     options = parser.parse_args()
     lines = options.out.read_text().splitlines() if options.out.exists() else []
     runs = [json.loads(line) for line in lines]
     if options.table:
         for table in tables(runs):
-            Console(width=150).print(table)
+            print(table.markdown() + "\n")
         return
     torch.set_num_threads(1)
     done = {(r["case"], r["method"], r["share"], r["seed"]) for r in runs}
