@@ -19,9 +19,9 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from benchmarks.base import Benchmark
-from mtl.callbacks import AtomicCheckpointIO, LastEpochs
+from mtl.callbacks import AtomicCheckpointIO, BestEpoch, LastEpochs
 from mtl.config import build, build_all, check_arguments, explain, plain, register_schema
-from mtl.errors import ConfigError, MTLError
+from mtl.errors import ConfigError, MTLError, message_of
 from mtl.metrics import delta_m, delta_p
 from mtl.model import MultiTaskModel
 from mtl.module import MTLModule
@@ -153,11 +153,10 @@ def tested(
     """Test values of the last epoch, of the best one, or the mean of the last ones."""
     ckpt_path = None if config.train else config.ckpt_path
     if config.train and config.selection == "best":
-        (ckpt_path,) = [
-            callback.best_model_path  # type: ignore[attr-defined]
-            for callback in trainer.checkpoint_callbacks
-            if callback.monitor is not None  # type: ignore[attr-defined]
-        ]
+        (best,) = [c for c in trainer.callbacks if isinstance(c, BestEpoch)]  # type: ignore[attr-defined]
+        if best.path is None:
+            raise ConfigError("selection=best tests the best validation. Got no validation at all.")
+        ckpt_path = best.path
     trainer.test(module, benchmark, ckpt_path=ckpt_path, verbose=False)
     if config.train and config.selection == "mean":
         (last,) = [c for c in trainer.callbacks if isinstance(c, LastEpochs)]  # type: ignore[attr-defined]
@@ -241,7 +240,7 @@ def command_line() -> int:
     try:
         main()
     except MTLError as error:
-        print(f"\n{type(error).__name__}: {error}", file=sys.stderr)
+        print(f"\n{type(error).__name__}: {message_of(error)}", file=sys.stderr)
         return 2
     except Exception as error:
         message = explain(error, CONFIGS)

@@ -1,5 +1,6 @@
 """Lightning callbacks: what is recorded, drawn and kept."""
 
+from mtl.callbacks.best_epoch import BestEpoch
 from mtl.callbacks.checkpoint import AtomicCheckpointIO, RandomState
 from mtl.callbacks.cosines import GradientCosines
 from mtl.callbacks.history import History
@@ -8,6 +9,7 @@ from mtl.callbacks.pictures import Pictures
 
 __all__ = [
     "AtomicCheckpointIO",
+    "BestEpoch",
     "GradientCosines",
     "History",
     "LastEpochs",

@@ -165,9 +165,7 @@ class MTANHead(nn.Module):
         for stage, mask, common in zip(
             stages[_STAGES:], reversed(self.up_masks), reversed(self.up_common), strict=True
         ):
-            enlarged = F.interpolate(
-                selected, scale_factor=2, mode="bilinear", align_corners=True
-            )
+            enlarged = F.interpolate(selected, scale_factor=2, mode="bilinear", align_corners=True)
             selected = mask(torch.cat([stage.early, common(enlarged)], 1)) * stage.late
         return self.predict(selected)
 

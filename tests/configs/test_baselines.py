@@ -64,7 +64,9 @@ def test_what_makes_a_protocol(option, changes):
     assert (protocol_of(plain, free) != protocol("dataset=nyuv2")) == changes
 
 
-@pytest.mark.parametrize("path", sorted((CONFIGS / "sweep").glob("*_table*.yaml")), ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+    "path", sorted((CONFIGS / "sweep").glob("*_table*.yaml")), ids=lambda p: p.stem
+)
 def test_tables_name_what_there_is(path):
     params = yaml.safe_load(path.read_text())["hydra"]["sweeper"]["params"]
     assert (CONFIGS / "experiment" / f"{params['experiment']}.yaml").is_file()

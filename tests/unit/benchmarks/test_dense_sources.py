@@ -42,7 +42,9 @@ def _own_cache(tmp_path, monkeypatch):
 
 def samples(root, tmp_path, **options):
     sources = NYUv2(data_dir=root, cache_dir=tmp_path / "rows", **options).open()
-    return {split: [source.read(i) for i in range(len(source))] for split, source in sources.items()}
+    return {
+        split: [source.read(i) for i in range(len(source))] for split, source in sources.items()
+    }
 
 
 def assert_are_the_rooms(found):

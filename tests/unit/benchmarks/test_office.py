@@ -67,7 +67,9 @@ def test_lists_win_with_their_own_numbers(listed):
     splits = Office31(data_dir=listed).splits()
     first = splits["dslr"]["test"]
     lines = (listed / "dslr_test.txt").read_text().splitlines()
-    assert [f"{p.relative_to(listed)} {n}" for p, n in zip(first.paths, first.labels, strict=True)] == lines
+    assert [
+        f"{p.relative_to(listed)} {n}" for p, n in zip(first.paths, first.labels, strict=True)
+    ] == lines
     labels = {p.parent.name: n for p, n in zip(first.paths, first.labels, strict=True)}
     assert sorted(labels, key=labels.get) == sorted(labels, reverse=True)  # not alphabetical
 
@@ -101,7 +103,9 @@ def test_pictures_are_resized_and_normalised(office):
     assert read_picture(path, (16, 24)).shape == (3, 16, 24)
     benchmark = ready(office, limit=4, batch_size=2)
     inputs, targets = next(iter(benchmark.test_dataloader()))
-    assert list(inputs) == list(targets) == ["amazon", "dslr"]  # in order, 4 pictures of each domain
+    assert (
+        list(inputs) == list(targets) == ["amazon", "dslr"]
+    )  # in order, 4 pictures of each domain
     assert inputs["amazon"].shape == (4, 3, 16, 24)
     stored = benchmark.splits()["amazon"]["test"].take([0])
     pixels = np.asarray(Image.open(stored.paths[0]).resize((24, 16), Image.Resampling.BILINEAR))
@@ -126,7 +130,9 @@ def domain(count):
 
 
 def joint(monkeypatch, counts, batch_size=4, seed=0):
-    monkeypatch.setattr("benchmarks.office.data.read_picture", lambda path, size: np.zeros((3, 1, 1)))
+    monkeypatch.setattr(
+        "benchmarks.office.data.read_picture", lambda path, size: np.zeros((3, 1, 1))
+    )
     domains = {f"d{i}": domain(count) for i, count in enumerate(counts)}
     return JointData(domains, size=(1, 1), batch_size=batch_size, seed=seed)
 
@@ -266,7 +272,9 @@ def test_broken_picture(content, office, tmp_path):
 @pytest.mark.parametrize("root", ["nowhere", None])
 def test_nothing_there(root, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(DataError, match=r"Office-Home not found.*Looked for: Art/.*Get it.*No data"):
+    with pytest.raises(
+        DataError, match=r"Office-Home not found.*Looked for: Art/.*Get it.*No data"
+    ):
         OfficeHome(data_dir=root).splits()
 
 
