@@ -42,8 +42,8 @@ class ScaleCropFlip:
             nearest one is.
 
     The augmentation of the public code (MTAN, LibMTL, CAGrad, Nash-MTL ...) is
-    `ScaleCropFlip(inverse_depth=False, unit_normals=False)`, also for Cityscapes' inverse depth; but
-    the nearest pixel is here the one with the nearest centre.
+    `ScaleCropFlip(inverse_depth=False, unit_normals=False)`, also for Cityscapes' inverse depth.
+    Here the nearest pixel is the one with the nearest centre.
     """
 
     inverse_depth: bool

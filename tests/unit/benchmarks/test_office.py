@@ -43,8 +43,14 @@ def test_every_picture_is_in_one_split(office):
         assert sorted(path for part in parts.values() for path in part.paths) == there
         assert list(parts) == list(SPLITS)
     assert sum(len(parts["train"]) for parts in splits.values()) == pytest.approx(72, abs=6)
-    names = {task: {p.parent.name: n for s in SPLITS for p, n in
-             zip(parts[s].paths, parts[s].labels, strict=True)} for task, parts in splits.items()}  # fmt: skip
+    names = {
+        task: {
+            path.parent.name: number
+            for part in parts.values()
+            for path, number in zip(part.paths, part.labels, strict=True)
+        }
+        for task, parts in splits.items()
+    }
     union = {name: n for own in names.values() for name, n in own.items()}
     assert all(union[name] == n for own in names.values() for name, n in own.items())
     assert sorted(union, key=union.get) == sorted(union)  # alphabetical
@@ -214,14 +220,20 @@ BROKEN = {
         lambda r: [p.unlink() for p in r.glob("amazon_*.txt")],
         ["missing: amazon (for example amazon_train.txt)"],
     ),
-    "label too large": (lambda r: spoil_line(r, lambda s: s + "99"), ["webcam_val.txt, line 3", "0 to 30"]),
-    "no label": (lambda r: spoil_line(r, lambda s: s.rpartition(" ")[0]), ["webcam_val.txt, line 3"]),
+    "label too large": (
+        lambda r: spoil_line(r, lambda s: s + "99"),
+        ["webcam_val.txt, line 3", "0 to 30"],
+    ),
+    "no label": (
+        lambda r: spoil_line(r, lambda s: s.rpartition(" ")[0]),
+        ["webcam_val.txt, line 3"],
+    ),
     "missing picture": (
         lambda r: spoil_line(r, lambda s: "no/such.jpg 1"),
         ["webcam_val.txt, line 3", "no/such.jpg"],
     ),
     "empty list": (lambda r: (r / "dslr_test.txt").write_text("\n"), ["dslr_test.txt", "empty"]),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("what", BROKEN)
@@ -256,7 +268,7 @@ def test_too_many_classes(office, tmp_path):
 
 def test_too_few_pictures_to_divide(tmp_path):
     root = write_domains(tmp_path / "few", count=6)
-    with pytest.raises(DataError, match="60/20/20.*got none for"):
+    with pytest.raises(DataError, match=r"60/20/20.*got none for"):
         Office31(data_dir=root).splits()
 
 

@@ -1,4 +1,4 @@
-"""The models of the published tables: shapes, sizes, and what is said without packages or weights."""
+"""The models of published tables: shapes, sizes, and what is said without packages or weights."""
 
 import sys
 
