@@ -150,7 +150,9 @@ def test_selection_needs_what_it_selects_by(tmp_path):
     done = invoke(*TINY, "selection=best", "callbacks.best.monitor=val/miou/left", cwd=tmp_path)
     done.refused("monitor", "val/miou/left", "val/accuracy/mean")
     done = invoke(*TINY, "selection=best", "trainer.limit_val_batches=0", cwd=tmp_path)
-    done.refused("selection=best", "no validation")
+    done.refused("selection=best", "limit_val_batches")
+    done = invoke(*TINY, "selection=best", "~callbacks.best", cwd=tmp_path)
+    done.refused("selection=best", "callbacks")
     invoke(*TINY, "selection=best", "debug=fast", cwd=tmp_path).ok()
 
 
