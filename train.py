@@ -172,7 +172,7 @@ def check_selection(config: DictConfig, trainer: lightning.Trainer, benchmark: B
             f"selection={config.selection} does not go with the callbacks, which have "
             f"{type(kept).__name__}. Choose the group selection=last, best or mean."
         )
-    if kept is not None and config.train and not trainer.limit_val_batches:  # type: ignore[attr-defined]
+    if kept is not None and config.train and not trainer.limit_val_batches:
         raise ConfigError(
             f"selection={config.selection} needs validations. Got limit_val_batches=0."
         )
