@@ -25,9 +25,9 @@ from torch import nn
 from benchmarks.base import Benchmark
 from benchmarks.corrupt import Corruption
 from mtl.balancer import Balancer
-from mtl.callbacks import AtomicCheckpointIO, LastEpochs
+from mtl.callbacks import AtomicCheckpointIO, BestEpoch, LastEpochs
 from mtl.config import build, build_all, check_arguments, explain, plain, register_schema
-from mtl.errors import ConfigError, MTLError
+from mtl.errors import ConfigError, MTLError, message_of
 from mtl.metrics import delta_m, delta_p
 from mtl.model import MultiTaskModel
 from mtl.models import HardSharing, gates, outliers
@@ -165,11 +165,7 @@ def run(config: DictConfig, module: MTLModule, benchmark: Benchmark) -> Results:
     )
     if trainer.is_global_zero and config.train:
         print(describe_cost(module.balancer, module.model, len(module.tasks)))
-    if config.selection == "mean" and not benchmark.val_is_test:
-        raise ConfigError(
-            "selection=mean reports the last validations as test results: expected data whose "
-            f"validation split is the test split. Got {type(benchmark).__name__} with its own."
-        )
+    check_selection(config, trainer, benchmark)
     for logger in trainer.loggers:
         logger.log_hyperparams(plain(config))
     started = time.perf_counter()
@@ -219,17 +215,39 @@ def tested(
 ) -> dict[str, dict[str, float]]:
     """Test values of the last epoch, of the best one, or the mean of the last ones."""
     ckpt_path = None if config.train else config.ckpt_path
-    if config.train and config.selection == "best":
-        (ckpt_path,) = [
-            callback.best_model_path  # type: ignore[attr-defined]
-            for callback in trainer.checkpoint_callbacks
-            if callback.monitor is not None  # type: ignore[attr-defined]
-        ]
+    kept = selector(trainer)
+    if config.train and isinstance(kept, BestEpoch):
+        ckpt_path = kept.path
     trainer.test(module, benchmark, ckpt_path=ckpt_path, verbose=False)
-    if config.train and config.selection == "mean":
-        (last,) = [c for c in trainer.callbacks if isinstance(c, LastEpochs)]  # type: ignore[attr-defined]
-        return last.mean()
+    if config.train and isinstance(kept, LastEpochs):
+        return kept.mean()
     return module.results["test"]
+
+
+def selector(trainer: lightning.Trainer) -> BestEpoch | LastEpochs | None:
+    """The callback that decides what is tested; `None`: the last epoch is."""
+    kinds = BestEpoch | LastEpochs
+    return next((c for c in trainer.callbacks if isinstance(c, kinds)), None)  # type: ignore[attr-defined]
+
+
+def check_selection(config: DictConfig, trainer: lightning.Trainer, benchmark: Benchmark) -> None:
+    """Finds out before the training that its validations will not say what to test."""
+    kept = selector(trainer)
+    kind = {"best": BestEpoch, "mean": LastEpochs, "last": None}.get(config.selection)
+    if (None if kept is None else type(kept)) is not kind:
+        raise ConfigError(
+            f"selection={config.selection} does not go with the callbacks, which have "
+            f"{type(kept).__name__}. Choose the group selection=last, best or mean."
+        )
+    if kept is not None and config.train and not trainer.limit_val_batches:
+        raise ConfigError(
+            f"selection={config.selection} needs validations. Got limit_val_batches=0."
+        )
+    if isinstance(kept, LastEpochs) and not benchmark.val_is_test:
+        raise ConfigError(
+            "selection=mean reports the last validations as test results: expected data whose "
+            f"validation split is the test split. Got {type(benchmark).__name__} with its own."
+        )
 
 
 def summarize(
@@ -312,7 +330,7 @@ def command_line() -> int:
     try:
         main()
     except MTLError as error:
-        print(f"\n{type(error).__name__}: {error}", file=sys.stderr)
+        print(f"\n{type(error).__name__}: {message_of(error)}", file=sys.stderr)
         return 2
     except Exception as error:
         message = explain(error, CONFIGS)

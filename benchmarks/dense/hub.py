@@ -175,6 +175,11 @@ def cached_snapshot(name: str) -> Path | None:
 
 
 def require_datasets() -> Any:
+    """The package datasets.
+
+    Raises:
+        ConfigError: It is not installed.
+    """
     try:
         import datasets
     except ImportError as error:
@@ -194,7 +199,8 @@ def _rows_of(path: Path, names: Sequence[str]) -> int:
         file = parquet.ParquetFile(path)
     except (pyarrow.ArrowInvalid, OSError) as error:
         raise DataError(
-            f"{path}: expected a parquet file, got {error} It is damaged or truncated: get it again."
+            f"{path}: expected a parquet file, got {error} It is damaged or truncated: get it "
+            "again."
         ) from error
     _check_columns(str(path), file.schema_arrow.names, names)
     return file.metadata.num_rows

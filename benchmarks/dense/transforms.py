@@ -17,7 +17,7 @@ SCALES: Final = (1.0, 1.2, 1.5)
 
 
 def resize(sample: Sample, size: Sequence[int]) -> Sample:
-    """A sample at another size: the image is interpolated, of the labels the nearest pixel is taken.
+    """A sample at another size: the image is interpolated, labels are those of the nearest pixel.
 
     Args:
         sample: As `Source.read` gives it, as tensors.
@@ -42,7 +42,8 @@ class ScaleCropFlip:
             nearest one is.
 
     The augmentation of the public code (MTAN, LibMTL, CAGrad, Nash-MTL ...) is
-    `ScaleCropFlip(inverse_depth=False, unit_normals=False)`, for the inverse depth of Cityscapes too.
+    `ScaleCropFlip(inverse_depth=False, unit_normals=False)`, also for Cityscapes' inverse depth.
+    Here the nearest pixel is the one with the nearest centre.
     """
 
     inverse_depth: bool

@@ -90,7 +90,9 @@ def read_classes(folder: Path) -> dict[str, list[Path]]:
     return classes
 
 
-def divide(classes: Mapping[str, Sequence[Path]], numbers: Mapping[str, int]) -> dict[str, Labelled]:
+def divide(
+    classes: Mapping[str, Sequence[Path]], numbers: Mapping[str, int]
+) -> dict[str, Labelled]:
     """Splits the pictures of a domain 60/20/20 within each class, the same way in every run.
 
     Args:

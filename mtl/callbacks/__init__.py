@@ -1,5 +1,6 @@
 """Lightning callbacks: what is recorded, drawn and kept."""
 
+from mtl.callbacks.best_epoch import BestEpoch
 from mtl.callbacks.checkpoint import AtomicCheckpointIO, RandomState
 from mtl.callbacks.cosines import GradientCosines
 from mtl.callbacks.ema import WeightAverage
@@ -11,6 +12,7 @@ from mtl.callbacks.samples import Samples
 
 __all__ = [
     "AtomicCheckpointIO",
+    "BestEpoch",
     "Gates",
     "GradientCosines",
     "History",

@@ -58,7 +58,7 @@ def create(name: str, *, pretrained: bool | str, **options: Any) -> nn.Module:
         raise ConfigError(
             f"The ImageNet weights of {name!r} are not in the local cache and could not be "
             f"downloaded or loaded: {_first_line(error)} With network, "
-            f'`python -c "import timm; timm.create_model(\'{name}\', pretrained=True)"` fills the '
+            f"`python -c \"import timm; timm.create_model('{name}', pretrained=True)\"` fills the "
             "cache. Without, give their file, model.backbone.pretrained=FILE, or start from "
             "random weights: model.backbone.pretrained=false."
         ) from error

@@ -30,8 +30,8 @@ class SegNet(nn.Module):
         in_channels: Channels of the input.
         width: Channels of the first stage; the others have 2, 4, 8 and 8 times as many.
 
-    Heights and widths are multiples of 32. The output has a `Stage` for each of the ten stages, from
-    the first of the encoder to the last of the decoder: heads attach everywhere.
+    Heights and widths are multiples of 32. The output has a `Stage` for each of the ten stages,
+    from the first of the encoder to the last of the decoder: heads attach everywhere.
 
     References:
         Badrinarayanan et al., SegNet, TPAMI 2017, https://arxiv.org/abs/1511.00561; depths and
@@ -69,7 +69,7 @@ class SegNet(nn.Module):
             features, where = F.max_pool2d(late, 2, return_indices=True)
             places.append(where)
         for enter, leave in zip(reversed(self.up_in), reversed(self.up_out), strict=True):
-            enlarged = F.max_unpool2d(features, places.pop(), 2)
+            enlarged = F.max_unpool2d(features, places.pop(), [2, 2])
             features = leave(enter(enlarged))
             stages.append(_offer(enlarged, features))
         return stages
@@ -165,9 +165,7 @@ class MTANHead(nn.Module):
         for stage, mask, common in zip(
             stages[_STAGES:], reversed(self.up_masks), reversed(self.up_common), strict=True
         ):
-            enlarged = F.interpolate(
-                selected, scale_factor=2, mode="bilinear", align_corners=True
-            )
+            enlarged = F.interpolate(selected, scale_factor=2, mode="bilinear", align_corners=True)
             selected = mask(torch.cat([stage.early, common(enlarged)], 1)) * stage.late
         return self.predict(selected)
 

@@ -2,6 +2,7 @@
 
 import pytest
 import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.utils import get_class
 from omegaconf import OmegaConf
 
@@ -64,11 +65,14 @@ def test_what_makes_a_protocol(option, changes):
     assert (protocol_of(plain, free) != protocol("dataset=nyuv2")) == changes
 
 
-@pytest.mark.parametrize("path", sorted((CONFIGS / "sweep").glob("*_table*.yaml")), ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+    "path", sorted((CONFIGS / "sweep").glob("*_table*.yaml")), ids=lambda p: p.stem
+)
 def test_tables_name_what_there_is(path):
     params = yaml.safe_load(path.read_text())["hydra"]["sweeper"]["params"]
     assert (CONFIGS / "experiment" / f"{params['experiment']}.yaml").is_file()
-    names = [name.strip() for name in params["balancer"].split(",")]
+    override = OverridesParser.create().parse_override(f"balancer={params['balancer']}")
+    names = [str(name) for name in override.sweep_iterator()]
     assert len(set(names)) == len(names)
     assert set(names) <= {*PRESETS, "rep_mtl"}
     assert {"ew", "ew_log", "rep_mtl"} <= set(names)

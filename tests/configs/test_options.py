@@ -102,10 +102,11 @@ def test_optimizers_and_schedulers_move_a_parameter(option, schedule):
         assert optimizer.param_groups[0]["lr"] == config.optimizer.lr
 
 
+RANDOM = "backbone.pretrained=false"
 SMALL = {  # models of published tables, made smaller and without their weights
-    "mtl.models.DilatedResNet": ["backbone.pretrained=false", "backbone.name=resnet18", "head.channels=8"],
-    "mtl.models.ResNet": ["backbone.pretrained=false"],
-}  # fmt: skip
+    "mtl.models.DilatedResNet": [RANDOM, "backbone.name=resnet18", "head.channels=8"],
+    "mtl.models.ResNet": [RANDOM],
+}
 
 
 def small(option, folder):

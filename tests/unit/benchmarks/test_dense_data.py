@@ -115,7 +115,9 @@ def test_resize_takes_labels_as_they_are():
     assert set(after["segmentation"].flatten().tolist()) <= set(range(12 * 18))
     assert torch.equal(after["depth"][0, :, 0], torch.arange(2.0, 13, 2))
     assert after["normal"].norm(dim=0).round(decimals=6).unique().tolist() == [0, 1]
-    assert all(torch.equal(v, resize(before, (12, 18))[k]) for k, v in before.items() if k != "image")
+    assert all(
+        torch.equal(v, resize(before, (12, 18))[k]) for k, v in before.items() if k != "image"
+    )
 
 
 def test_batches_have_one_form(mtan):
@@ -294,7 +296,9 @@ def test_metrics_against_a_slow_reference(batch_size, mtan):
                 metric.update(predictions[task.name][rows], targets[task.name])
     for task in tasks:
         found[task.name] = {key: float(metric.compute()) for key, metric in task.metrics.items()}
-    expected = slow_metrics(mtan, list(zip(*(v.numpy() for v in predictions.values()), strict=True)))
+    expected = slow_metrics(
+        mtan, list(zip(*(v.numpy() for v in predictions.values()), strict=True))
+    )
     for task, values in expected.items():
         for key, value in values.items():
             close = 0.01 if key == "median_angle" else 1e-6 * value  # its histogram's bins

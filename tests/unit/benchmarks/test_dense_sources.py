@@ -1,4 +1,4 @@
-"""Every public form gives the same samples, and what is wrong with files is said with their name."""
+"""Every public form gives the same samples, and what is wrong with a file is said by its name."""
 
 import os
 import re
@@ -42,7 +42,9 @@ def _own_cache(tmp_path, monkeypatch):
 
 def samples(root, tmp_path, **options):
     sources = NYUv2(data_dir=root, cache_dir=tmp_path / "rows", **options).open()
-    return {split: [source.read(i) for i in range(len(source))] for split, source in sources.items()}
+    return {
+        split: [source.read(i) for i in range(len(source))] for split, source in sources.items()
+    }
 
 
 def assert_are_the_rooms(found):
@@ -177,8 +179,7 @@ def test_label_folder_with_19_classes_is_told(cityscapes, tmp_path):
     source = Cityscapes(data_dir=root).open()["train"]
     place = re.escape(str(root / "train" / "label"))
     with pytest.raises(DataError, match=place + r".*-1 \(unlabelled\) to 6.*another number"):
-        for index in range(len(source)):
-            source.read(index)
+        [source.read(index) for index in range(len(source))]
 
 
 def test_no_folder_with_labels_of_that_number(cityscapes, tmp_path):

@@ -43,8 +43,14 @@ def test_every_picture_is_in_one_split(office):
         assert sorted(path for part in parts.values() for path in part.paths) == there
         assert list(parts) == list(SPLITS)
     assert sum(len(parts["train"]) for parts in splits.values()) == pytest.approx(72, abs=6)
-    names = {task: {p.parent.name: n for s in SPLITS for p, n in
-             zip(parts[s].paths, parts[s].labels, strict=True)} for task, parts in splits.items()}  # fmt: skip
+    names = {
+        task: {
+            path.parent.name: number
+            for part in parts.values()
+            for path, number in zip(part.paths, part.labels, strict=True)
+        }
+        for task, parts in splits.items()
+    }
     union = {name: n for own in names.values() for name, n in own.items()}
     assert all(union[name] == n for own in names.values() for name, n in own.items())
     assert sorted(union, key=union.get) == sorted(union)  # alphabetical
@@ -67,7 +73,9 @@ def test_lists_win_with_their_own_numbers(listed):
     splits = Office31(data_dir=listed).splits()
     first = splits["dslr"]["test"]
     lines = (listed / "dslr_test.txt").read_text().splitlines()
-    assert [f"{p.relative_to(listed)} {n}" for p, n in zip(first.paths, first.labels, strict=True)] == lines
+    assert [
+        f"{p.relative_to(listed)} {n}" for p, n in zip(first.paths, first.labels, strict=True)
+    ] == lines
     labels = {p.parent.name: n for p, n in zip(first.paths, first.labels, strict=True)}
     assert sorted(labels, key=labels.get) == sorted(labels, reverse=True)  # not alphabetical
 
@@ -101,7 +109,9 @@ def test_pictures_are_resized_and_normalised(office):
     assert read_picture(path, (16, 24)).shape == (3, 16, 24)
     benchmark = ready(office, limit=4, batch_size=2)
     inputs, targets = next(iter(benchmark.test_dataloader()))
-    assert list(inputs) == list(targets) == ["amazon", "dslr"]  # in order, 4 pictures of each domain
+    assert (
+        list(inputs) == list(targets) == ["amazon", "dslr"]
+    )  # in order, 4 pictures of each domain
     assert inputs["amazon"].shape == (4, 3, 16, 24)
     stored = benchmark.splits()["amazon"]["test"].take([0])
     pixels = np.asarray(Image.open(stored.paths[0]).resize((24, 16), Image.Resampling.BILINEAR))
@@ -126,7 +136,9 @@ def domain(count):
 
 
 def joint(monkeypatch, counts, batch_size=4, seed=0):
-    monkeypatch.setattr("benchmarks.office.data.read_picture", lambda path, size: np.zeros((3, 1, 1)))
+    monkeypatch.setattr(
+        "benchmarks.office.data.read_picture", lambda path, size: np.zeros((3, 1, 1))
+    )
     domains = {f"d{i}": domain(count) for i, count in enumerate(counts)}
     return JointData(domains, size=(1, 1), batch_size=batch_size, seed=seed)
 
@@ -208,14 +220,20 @@ BROKEN = {
         lambda r: [p.unlink() for p in r.glob("amazon_*.txt")],
         ["missing: amazon (for example amazon_train.txt)"],
     ),
-    "label too large": (lambda r: spoil_line(r, lambda s: s + "99"), ["webcam_val.txt, line 3", "0 to 30"]),
-    "no label": (lambda r: spoil_line(r, lambda s: s.rpartition(" ")[0]), ["webcam_val.txt, line 3"]),
+    "label too large": (
+        lambda r: spoil_line(r, lambda s: s + "99"),
+        ["webcam_val.txt, line 3", "0 to 30"],
+    ),
+    "no label": (
+        lambda r: spoil_line(r, lambda s: s.rpartition(" ")[0]),
+        ["webcam_val.txt, line 3"],
+    ),
     "missing picture": (
         lambda r: spoil_line(r, lambda s: "no/such.jpg 1"),
         ["webcam_val.txt, line 3", "no/such.jpg"],
     ),
     "empty list": (lambda r: (r / "dslr_test.txt").write_text("\n"), ["dslr_test.txt", "empty"]),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("what", BROKEN)
@@ -250,7 +268,7 @@ def test_too_many_classes(office, tmp_path):
 
 def test_too_few_pictures_to_divide(tmp_path):
     root = write_domains(tmp_path / "few", count=6)
-    with pytest.raises(DataError, match="60/20/20.*got none for"):
+    with pytest.raises(DataError, match=r"60/20/20.*got none for"):
         Office31(data_dir=root).splits()
 
 
@@ -266,7 +284,9 @@ def test_broken_picture(content, office, tmp_path):
 @pytest.mark.parametrize("root", ["nowhere", None])
 def test_nothing_there(root, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(DataError, match=r"Office-Home not found.*Looked for: Art/.*Get it.*No data"):
+    with pytest.raises(
+        DataError, match=r"Office-Home not found.*Looked for: Art/.*Get it.*No data"
+    ):
         OfficeHome(data_dir=root).splits()
 
 

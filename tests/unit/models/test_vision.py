@@ -1,4 +1,4 @@
-"""The models of the published tables: shapes, sizes, and what is said without packages or weights."""
+"""The models of published tables: shapes, sizes, and what is said without packages or weights."""
 
 import sys
 
@@ -53,9 +53,7 @@ def test_deeplab_is_that_of_the_tables(timm):
 def test_head_can_be_differentiated_twice(timm):
     head = DeepLabHead(6, 2, channels=4, rates=(1, 2, 3))
     features = torch.rand(2, 6, 4, 4, requires_grad=True)
-    (saliency,) = torch.autograd.grad(
-        head(features).square().mean(), features, create_graph=True
-    )
+    (saliency,) = torch.autograd.grad(head(features).square().mean(), features, create_graph=True)
     gradients = torch.autograd.grad(saliency.square().sum(), list(head.parameters())[:1])
     assert all(g.isfinite().all() and g.abs().sum() > 0 for g in gradients)
 
@@ -158,7 +156,9 @@ def test_common_convolutions_are_shared_parameters():
     model = mtan()
     groups = model.parameter_groups()
     assert len(groups.tied) == len(list(model.heads["depth"].down_common.parameters())) * 2
-    assert not {id(p) for p in groups.tied} & {id(p) for own in groups.specific.values() for p in own}
+    assert not {id(p) for p in groups.tied} & {
+        id(p) for own in groups.specific.values() for p in own
+    }
     model(torch.rand(1, 3, 32, 32)).predictions["depth"].mean().backward()
     assert all(p.grad is not None for p in groups.tied)
     assert all(p.grad is None for p in groups.specific["normal"])
