@@ -24,9 +24,10 @@ from torch import nn
 
 from benchmarks.base import Benchmark
 from benchmarks.corrupt import Corruption
-from mtl.callbacks import AtomicCheckpointIO
+from mtl.balancer import Balancer
+from mtl.callbacks import AtomicCheckpointIO, BestEpoch, LastEpochs
 from mtl.config import build, build_all, check_arguments, explain, plain, register_schema
-from mtl.errors import ConfigError, MTLError
+from mtl.errors import ConfigError, MTLError, message_of
 from mtl.metrics import delta_m, delta_p
 from mtl.model import MultiTaskModel
 from mtl.models import HardSharing, gates, outliers
@@ -110,10 +111,14 @@ def assemble(config: DictConfig) -> tuple[MTLModule, Benchmark]:
     tasks = choose(available, config.tasks)
     benchmark.chosen = [task.name for task in tasks]
     config.num_tasks = len(tasks)
+    positions = [task.position for task in tasks if task.position is not None]
+    config.positions = positions if len(positions) == len(tasks) else None
+    balancer: Balancer = build(config.balancer)
+    benchmark.clusters = balancer.clusters([task.name for task in tasks])
     module = MTLModule(
         MultiTaskModel(backbone, tasks),
         tasks,
-        build(config.balancer),
+        balancer,
         optimizer=build(config.optimizer),
         scheduler=build(config.scheduler) if config.scheduler else None,
         config=plain(config),
@@ -124,7 +129,7 @@ def assemble(config: DictConfig) -> tuple[MTLModule, Benchmark]:
 def spoiling(options: DictConfig) -> Corruption:
     """How labels are spoilt."""
     try:
-        return Corruption(**options)
+        return Corruption(**plain(options))
     except TypeError as error:
         raise ConfigError(
             "`corrupt_tasks` should be a mapping with `kind`, `fraction` or `tasks`, and `seed`, "
@@ -161,6 +166,7 @@ def run(config: DictConfig, module: MTLModule, benchmark: Benchmark) -> Results:
     )
     if trainer.is_global_zero and config.train:
         print(describe_cost(module.balancer, module.model, len(module.tasks)))
+    check_selection(config, trainer, benchmark)
     for logger in trainer.loggers:
         logger.log_hyperparams(plain(config))
     memory = PeakMemory()
@@ -174,9 +180,7 @@ def run(config: DictConfig, module: MTLModule, benchmark: Benchmark) -> Results:
                 sys.exit(128 + signal.SIGTERM)  # Lightning's own code is 0, as if all were done
             raise
     seconds = time.perf_counter() - started
-    ckpt_path = None if config.train else config.ckpt_path
-    trainer.test(module, benchmark, ckpt_path=ckpt_path, verbose=False)
-    results = summarize(config, module)
+    results = summarize(config, module, benchmark, tested(config, trainer, module, benchmark))
     results.info = {
         "seconds": round(seconds, 2),
         "steps": trainer.global_step,
@@ -210,7 +214,52 @@ def tell_how_to_resume(folder: Path) -> None:
         print(f"\nThe last checkpoint is kept. Resume with: {command}", file=sys.stderr)
 
 
-def summarize(config: DictConfig, module: MTLModule) -> Results:
+def tested(
+    config: DictConfig, trainer: lightning.Trainer, module: MTLModule, benchmark: Benchmark
+) -> dict[str, dict[str, float]]:
+    """Test values of the last epoch, of the best one, or the mean of the last ones."""
+    ckpt_path = None if config.train else config.ckpt_path
+    kept = selector(trainer)
+    if config.train and isinstance(kept, BestEpoch):
+        ckpt_path = kept.path
+    trainer.test(module, benchmark, ckpt_path=ckpt_path, verbose=False)
+    if config.train and isinstance(kept, LastEpochs):
+        return kept.mean()
+    return module.results["test"]
+
+
+def selector(trainer: lightning.Trainer) -> BestEpoch | LastEpochs | None:
+    """The callback that decides what is tested; `None`: the last epoch is."""
+    kinds = BestEpoch | LastEpochs
+    return next((c for c in trainer.callbacks if isinstance(c, kinds)), None)  # type: ignore[attr-defined]
+
+
+def check_selection(config: DictConfig, trainer: lightning.Trainer, benchmark: Benchmark) -> None:
+    """Finds out before the training that its validations will not say what to test."""
+    kept = selector(trainer)
+    kind = {"best": BestEpoch, "mean": LastEpochs, "last": None}.get(config.selection)
+    if (None if kept is None else type(kept)) is not kind:
+        raise ConfigError(
+            f"selection={config.selection} does not go with the callbacks, which have "
+            f"{type(kept).__name__}. Choose the group selection=last, best or mean."
+        )
+    if kept is not None and config.train and not trainer.limit_val_batches:
+        raise ConfigError(
+            f"selection={config.selection} needs validations. Got limit_val_batches=0."
+        )
+    if isinstance(kept, LastEpochs) and not benchmark.val_is_test:
+        raise ConfigError(
+            "selection=mean reports the last validations as test results: expected data whose "
+            f"validation split is the test split. Got {type(benchmark).__name__} with its own."
+        )
+
+
+def summarize(
+    config: DictConfig,
+    module: MTLModule,
+    benchmark: Benchmark,
+    metrics: dict[str, dict[str, float]],
+) -> Results:
     """Test values with their directions and what they can be compared with."""
     choices = HydraConfig.get().runtime.choices
     directions = {
@@ -221,8 +270,8 @@ def summarize(config: DictConfig, module: MTLModule) -> Results:
         dataset=str(choices["dataset"]),
         balancer=str(choices["balancer"]),
         seed=config.seed,
-        protocol=protocol_of(plain(config)),
-        metrics=module.results["test"],
+        protocol=protocol_of(plain(config), benchmark.free),
+        metrics=metrics,
         shared=bool(module.model.shared_parameters()),
         higher_is_better=directions,
     )
@@ -285,7 +334,7 @@ def command_line() -> int:
     try:
         main()
     except MTLError as error:
-        print(f"\n{type(error).__name__}: {error}", file=sys.stderr)
+        print(f"\n{type(error).__name__}: {message_of(error)}", file=sys.stderr)
         return 2
     except Exception as error:
         message = explain(error, CONFIGS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -14,7 +14,8 @@ from mtl.errors import ConfigError
 
 Batch = tuple[Any, dict[str, Tensor]]
 
-_KINDS = ("permute", "negate", "noise")
+Kind = Literal["permute", "negate", "noise"]
+_KINDS: tuple[Kind, ...] = get_args(Kind)
 _PROBED = 256
 
 
@@ -40,7 +41,7 @@ class Corruption:
     def __init__(
         self,
         *,
-        kind: str = "permute",
+        kind: Kind = "permute",
         fraction: float | None = None,
         tasks: Sequence[str] | None = None,
         seed: int = 0,

@@ -6,7 +6,8 @@ passes), `n` columns (shared parameters, or elements of the representation).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
@@ -20,6 +21,7 @@ from mtl.errors import NonFiniteError, UnsupportedError
 from mtl.rows import Gradients, Rows
 
 if TYPE_CHECKING:
+    from mtl.sharpness.rows import GivenRows
     from mtl.step import Level, Step
     from mtl.transforms import Transform
 
@@ -41,7 +43,7 @@ class Objectives:
         step: The losses and what they can be differentiated by.
         transforms: Differentiable maps of the losses, in order.
         learned: Parameters of the balancer itself (in transforms and combiner).
-        extra: Regularizers, added after the combination with weight one.
+        extra: Regularizers by name, added after the combination with weight one.
         level: Where gradients are compared.
         head_grad: `own`: each head follows its own objective; `weighted`: with the weight that
             the objective has in the shared gradient.
@@ -50,6 +52,7 @@ class Objectives:
 
     Attributes:
         values: The objectives, `[k]`, with a graph to the losses and to `learned`.
+        scalars: Values of the regularizers, to log.
 
     Raises:
         NonFiniteError: A transform made an objective NaN or infinite.
@@ -61,7 +64,7 @@ class Objectives:
         transforms: Sequence[Transform] = (),
         *,
         learned: Sequence[Tensor] = (),
-        extra: Sequence[Tensor] = (),
+        extra: Mapping[str, Tensor] | None = None,
         level: Level = "parameters",
         head_grad: str = "own",
         whole: bool = True,
@@ -71,8 +74,10 @@ class Objectives:
         self._level: Level = level
         self._transforms = list(transforms)
         self._learned = list(learned)
-        self._extra = list(extra)
+        self._extra = list((extra or {}).values())
+        self._given: GivenRows | None = None
         self._head_grad = head_grad
+        self.scalars = {f"regularizer/{k}": v.detach() for k, v in (extra or {}).items()}
         self._losses = step.values.clone().requires_grad_()
         values = self._losses
         for transform in self._transforms:
@@ -89,15 +94,63 @@ class Objectives:
                 names = tuple(n for n, ok in zip(names, finite, strict=True) if not ok)
             raise NonFiniteError(*names)
 
+    # ------------------------------------------------------- the same objectives, elsewhere
+
+    def take_extra(self) -> Gradients:
+        """Gradients of the regularizers, which are then left out of what is combined."""
+        if not self._extra:
+            return []
+        pairs = self._learned_in_extra()
+        gradients = self._step.gradient(None, self._extra, retain_graph=True)
+        self._extra = []
+        return pairs + _pairs(self._step.parameters, gradients)
+
+    def at(self, step: Step) -> Objectives:
+        """These objectives with gradients of another step; values and slopes stay."""
+        moved = self._copy()
+        moved._step = step
+        return moved
+
+    def over(self, rows: GivenRows, *, learned: bool = True) -> Objectives:
+        """These objectives with given gradients of the losses; values and slopes stay.
+
+        Args:
+            rows: Takes the place of backward passes.
+            learned: Whether the balancer's own parameters get their gradient as well.
+        """
+        moved = self._copy()
+        moved._given = rows
+        moved._learned = self._learned if learned else []
+        return moved
+
+    def _copy(self) -> Objectives:
+        moved = copy.copy(self)
+        for name in ("gramian", "jacobian", "columns", "_rows"):
+            moved.__dict__.pop(name, None)
+        return moved
+
     # ------------------------------------------------- the ways to make gradients of them
 
     def minimize(self, scalar: Tensor) -> Combined:
         """Gradients of a scalar function of `values`, by one backward pass in all."""
-        weights, *learned = torch.autograd.grad(
-            scalar, [self._losses, *self._learned], allow_unused=True, materialize_grads=True
-        )
-        own = self._learned_in_extra() + self._scaled(learned)
+        slopes = self.slopes(scalar)
+        weights, own = slopes.weights, slopes.gradients
+        assert weights is not None
+        if self._given is not None:
+            rows = self._given
+            return Combined(rows.weighted(weights) + rows.specific(weights) + own, weights=weights)
         return Combined(self._pass(weights) + own, weights=weights)
+
+    def slopes(self, scalar: Tensor) -> Combined:
+        """What `minimize` gives but for the model's gradients: weights, and learned parameters."""
+        weights, *learned = torch.autograd.grad(
+            scalar,
+            [self._losses, *self._learned],
+            retain_graph=True,
+            allow_unused=True,
+            materialize_grads=True,
+        )
+        return Combined(self._learned_in_extra() + self._scaled(learned), weights=weights)
 
     def weigh(self, weights: Tensor) -> Combined:
         """Gradients of `weights @ values`, from the rows behind `gramian`."""
@@ -112,6 +165,8 @@ class Objectives:
 
         One backward pass, and where heads follow their own objective one more through the heads.
         """
+        if self._given is not None:
+            return self.weigh(weights)
         if self._head_grad == "weighted":
             return self.minimize(weights.detach().to(self.values) @ self.values)
         weights = weights.detach().to(self._losses)
@@ -178,13 +233,15 @@ class Objectives:
                 "An aggregator of the Jacobian at the representation does not run on several "
                 'processes. Use level="parameters".'
             )
-        rows = self._rows.jacobian / self._step.scale
+        rows = self._rows.unscaled
         if self._derivative is None or self._by_objective:
             return rows
         return self._derivative.to(rows) @ rows
 
     @cached_property
-    def _rows(self) -> Rows:
+    def _rows(self) -> Rows | GivenRows:
+        if self._given is not None:
+            return self._given
         retain, whole = bool(self._extra), self._whole
         if self._by_objective:
             basis = self._derivative
@@ -206,9 +263,15 @@ class Objectives:
         return torch.stack(rows)
 
     @property
+    def single(self) -> bool:
+        """Whether there is nothing to combine: one task, and one objective."""
+        return len(self._step.tasks) == 1 and len(self.values) == 1
+
+    @property
     def _by_objective(self) -> bool:
         """One pass an objective is cheaper than one a task when there are fewer objectives."""
-        return self._level == "parameters" and len(self.values) < len(self._losses)
+        fewer = len(self.values) < len(self._losses)
+        return fewer and self._level == "parameters" and self._given is None
 
     def _head_factors(self, on_rows: Tensor | None) -> Tensor | None:
         if self._head_grad == "weighted" and on_rows is not None:

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
 from mtl.errors import TaskError
 from mtl.task import Task, check_tasks
@@ -52,7 +53,8 @@ class MultiTaskModel(nn.Module):
         heads: Task name -> head, or the tasks themselves.
 
     Multi-input data: where `inputs` is a mapping keyed by task names, every task has its own
-    inputs, and the backbone runs once a task. Other architectures are modules that answer the same
+    inputs, and the backbone runs once a task; or once for several tasks, if it says by an attribute
+    `independent_samples = True` that no sample's output depends on another (no BatchNorm). Other architectures are modules that answer the same
     two questions: `forward` gives `Outputs`, and `parameter_groups` says who owns what.
 
     Raises:
@@ -70,10 +72,25 @@ class MultiTaskModel(nn.Module):
         self.backbone = backbone
         self.heads = nn.ModuleDict(dict(heads))
 
-    def forward(self, inputs: Any) -> Outputs:
-        """Predictions of all tasks (of those in `inputs` if every task has its own)."""
+    @property
+    def joins(self) -> bool:
+        """Whether tasks with inputs of their own can go through the backbone at once."""
+        return bool(getattr(self.backbone, "independent_samples", False))
+
+    def forward(self, inputs: Any, together: Sequence[Sequence[str]] = ()) -> Outputs:
+        """Predictions of all tasks (of those in `inputs` if every task has its own).
+
+        Args:
+            inputs: What the backbone takes, or task name -> that.
+            together: Groups of tasks that go through the backbone at once, if it has
+                `independent_samples`; others go alone.
+        """
         if isinstance(inputs, Mapping) and inputs and set(inputs) <= set(self.heads.keys()):
-            features = {name: self.backbone(value) for name, value in inputs.items()}
+            features: dict[str, Any] = {}
+            for group in together if self.joins else ():
+                features |= _joined(self.backbone, {n: inputs[n] for n in group if n in inputs})
+            alone = inputs.keys() - features.keys()
+            features |= {name: self.backbone(inputs[name]) for name in inputs if name in alone}
         else:
             shared = self.backbone(inputs)
             features = dict.fromkeys(self.heads.keys(), shared)
@@ -136,3 +153,15 @@ def optimizer_groups(model: nn.Module) -> Iterator[dict[str, Any]]:
             own = options.get(id(parameter), {})
             groups.setdefault(repr(own), {"params": [], **own})["params"].append(parameter)
     return (group for group in groups.values() if group["params"])
+
+
+def _joined(backbone: nn.Module, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Features of several tasks by one evaluation of the backbone."""
+    if not inputs:
+        return {}
+    sizes = [len(tree_leaves(value)[0]) for value in inputs.values()]
+    leaves, spec = tree_flatten(backbone(tree_map(lambda *t: torch.cat(t), *inputs.values())))
+    parts = zip(*(leaf.split(sizes) for leaf in leaves), strict=True)
+    return {
+        name: tree_unflatten(list(own), spec) for name, own in zip(inputs, parts, strict=True)
+    }

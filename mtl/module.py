@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from statistics import fmean
 from typing import Any, cast
 
 import lightning
@@ -49,7 +51,8 @@ class MTLModule(lightning.LightningModule):
 
     Logged: every `log_every_n_steps` `train/loss/<task>`, `balancer/weight/<task>` and
     `balancer/skipped_steps`; after an evaluation `<stage>/loss/<task>` and
-    `<stage>/<metric>/<task>`, where the stage is `val` or `test`.
+    `<stage>/<metric>/<task>`, where the stage is `val` or `test`, and `<stage>/<metric>/mean` of a
+    metric that all tasks have.
 
     Raises:
         TaskError: Duplicate task names, or none.
@@ -97,8 +100,10 @@ class MTLModule(lightning.LightningModule):
             self.tasks,
             batch,
             needs=self.balancer.needs,
+            together=self.balancer.together(self._names),
             context=self.trainer.precision_plugin.train_step_context,
         )
+        self.step.observed = self._due
         self._surrogate = self.step.values.detach().sum().requires_grad_()
         return self._surrogate
 
@@ -108,6 +113,7 @@ class MTLModule(lightning.LightningModule):
         assert self._surrogate is not None
         (scale,) = torch.autograd.grad(loss, self._surrogate)
         self.step.scale = scale
+        self.step.progress = self._progress()
         self.report = self.balancer.backward(self.step)
         after = Needs.AFTER_STEP in self.balancer.needs and not self.report.nonfinite
         self._used_step = self.step if after else None
@@ -134,6 +140,11 @@ class MTLModule(lightning.LightningModule):
             return
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         clip(parameters, gradient_clip_val, by_norm=gradient_clip_algorithm != "value")
+
+    def _progress(self) -> float | None:
+        """Share of the training that is done; not known where it has no end."""
+        total = self.trainer.estimated_stepping_batches
+        return self.trainer.global_step / total if math.isfinite(total) else None
 
     def _tell_nonfinite(self, tasks: tuple[str, ...]) -> None:
         rank_zero_warn(
@@ -195,9 +206,8 @@ class MTLModule(lightning.LightningModule):
 
         In the steps that Lightning passes on to loggers, and the first: each entry costs time.
         """
-        report, step = self.report, self.trainer.global_step
-        due = step == 0 or (step + 1) % self.trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
-        if not due or report is None or report.losses is None:
+        report = self.report
+        if not self._due or report is None or report.losses is None:
             return
         scalars = {"balancer/skipped_steps": self.balancer.skipped_steps.float()}
         for i, name in enumerate(report.tasks):
@@ -207,12 +217,14 @@ class MTLModule(lightning.LightningModule):
         scalars |= {f"balancer/{name}": value for name, value in report.scalars.items()}
         self.log_dict(scalars, on_step=True, on_epoch=False, batch_size=1)
 
+    @property
+    def _due(self) -> bool:
+        step = self.trainer.global_step
+        return step == 0 or (step + 1) % self.trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
+
     def configure_optimizers(self) -> Any:
         """The optimizer over the model's parameters and, in a last group, the balancer's."""
-        groups = list(optimizer_groups(self.model))
-        learned = [p for p in self.balancer.parameters() if p.requires_grad]
-        if learned:
-            groups.append({"params": learned, "weight_decay": 0.0})
+        groups = [*optimizer_groups(self.model), *self.balancer.parameter_groups()]
         try:
             optimizer = self._optimizer(groups)
             if self._scheduler is None:
@@ -276,15 +288,15 @@ class MTLModule(lightning.LightningModule):
             results[task.name] = {key: float(value) for key, value in values.items()}
             own.metrics.reset()
             own.loss.reset()
-        self.log_dict(
-            {
-                f"{stage}/{key}/{name}": value
-                for name, values in results.items()
-                for key, value in values.items()
-            },
-            rank_zero_only=False,
-            batch_size=1,
-        )
+        scalars = {
+            f"{stage}/{key}/{name}": value
+            for name, values in results.items()
+            for key, value in values.items()
+        }
+        for key in _common(task.metrics for task in self.tasks):
+            mean = fmean(values[key] for values in results.values())
+            scalars.setdefault(f"{stage}/{key}/mean", mean)
+        self.log_dict(scalars, rank_zero_only=False, batch_size=1)
         self.results[stage] = results
 
     # ------------------------------------------------------------------------------- checkpoints
@@ -331,6 +343,12 @@ class _TaskMetrics(nn.Module):
         super().__init__()
         self.metrics = MetricCollection({key: m.clone() for key, m in task.metrics.items()})
         self.loss = _MeanLoss()
+
+
+def _common(metrics: Iterable[Mapping[str, Metric]]) -> list[str]:
+    """Names of the metrics that all tasks have."""
+    names = [list(own) for own in metrics]
+    return [name for name in names[0] if all(name in own for own in names)]
 
 
 def _collections(tasks: Sequence[Task]) -> nn.ModuleDict:

@@ -131,6 +131,12 @@ class Rows:
             raise NonFiniteError(*(culprits if len(bad) == len(names) else names))
         return result
 
+    @cached_property
+    def unscaled(self) -> Tensor:
+        """`jacobian` without the scale, in the same memory: the rows cannot be weighed any more."""
+        self.gramian  # noqa: B018 - it is had while the scale is there
+        return self.jacobian.div_(self.step.scale)
+
     def combine(self, weights: Tensor, heads: Tensor | None) -> Gradients:
         """Gradients of all parameters; of sharded ones they go to `.grad` at once.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -22,6 +22,7 @@ from mtl.factors import Factor, LinearCall, record_linear_calls, worthwhile
 from mtl.parts import Needs
 from mtl.replay import Replay
 from mtl.rows import Rows
+from mtl.second_order import InputGradients, twice_differentiable
 from mtl.sharding import is_sharded
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ class _Summary(NamedTuple):
     share: Tensor | None  # [a] part of those elements that this process holds; None: all
     present: tuple[int, ...]  # tasks with a label in some process
     nonfinite: tuple[int, ...]
+    negative: tuple[int, ...]
 
 
 class Step:
@@ -57,6 +59,14 @@ class Step:
         scale: Factor on every gradient: 1/N under accumulation, the AMP scale.
         linear_calls: Evaluations of linear layers, to keep rows as factors where that is cheaper.
         sharded: Whether processes hold parts of the parameters (FSDP2).
+        input_gradients: Tells layers of the heads when parameters need no gradient.
+
+    Attributes:
+        scalars: What parts leave to be logged, by name.
+        observed: Whether it will be logged, so that parts may spend time on it.
+        progress: Share of the training that is done, 0 to 1, for parts that start late; a
+            hand-written loop sets it before `balancer.backward`. `None`: not known.
+        training: Whether the model was in train mode.
 
     Reading `values` (or anything that depends on it) moves 2m numbers to the host, once a step:
     which tasks are present and finite decides what is computed next.
@@ -75,6 +85,7 @@ class Step:
         scale: Tensor | float = 1.0,
         linear_calls: Sequence[LinearCall] = (),
         sharded: bool = False,
+        input_gradients: InputGradients | None = None,
     ) -> None:
         self.tasks = tuple(losses)
         self.losses = dict(losses)
@@ -82,12 +93,18 @@ class Step:
         self.specific = {name: list((specific or {}).get(name, ())) for name in self.tasks}
         self.representation = representation
         self.scale = scale
+        self.progress: float | None = None
+        self.training = True
         self._counts = counts
         self._recompute = recompute
         self.tied = list(tied)
+        self.scalars: dict[str, Tensor] = {}
+        self.observed = False
         self._rows: dict[tuple[Level, bool], Rows] = {}
+        self._saliencies: dict[float | None, dict[str, tuple[Tensor, ...]]] = {}
         self._linear_calls = list(linear_calls)
         self.sharded = sharded
+        self._input_gradients = input_gradients or InputGradients()
         for name, loss in self.losses.items():
             if loss is not None and torch.is_grad_enabled() and not loss.requires_grad:
                 raise TaskError(
@@ -104,6 +121,7 @@ class Step:
         batch: tuple[Any, Mapping[str, Tensor]],
         *,
         needs: Needs = Needs.LOSSES,
+        together: Sequence[Sequence[str]] | None = None,
         context: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext,
     ) -> Step:
         """Runs the model on a batch and takes the losses.
@@ -116,6 +134,8 @@ class Step:
             needs: What the balancer will ask (`balancer.needs`): to evaluate again, the state of
                 the random generators is kept; for a Gramian at the parameter level, linear layers
                 are noted, so that it can be had without forming their rows.
+            together: Groups of tasks that go through the backbone at once, where every task has
+                its own inputs and the model `joins` them (`balancer.together(names)`).
             context: Precision context in which forward passes run.
 
         Raises:
@@ -129,19 +149,26 @@ class Step:
                 f"targets named {sorted(targets)}."
             )
 
-        def run(recompute: Replay | None) -> Step:
+        joined = [together] if together is not None and getattr(model, "joins", False) else []
+
+        def run(recompute: Replay | None, only: Collection[str] | None = None) -> Step:
+            chosen = known if only is None else [task for task in known if task.name in only]
             calls: list[LinearCall] = []
             sharded = is_sharded(model.parameters())
             noted = needs & (Needs.GRAMIAN | Needs.JACOBIAN | Needs.REPRESENTATION) == Needs.GRAMIAN
             recorder = record_linear_calls(model, calls) if noted else contextlib.nullcontext()
-            with context():
-                with recorder:
-                    outputs = model(inputs)
-                pairs = _losses(known, outputs.predictions, targets)
             groups = model.parameter_groups()
+            own = [p for name in groups.specific for p in groups.specific[name]]
+            layers: contextlib.AbstractContextManager = contextlib.nullcontext()
+            if Needs.SALIENCY in needs:
+                layers = twice_differentiable(model, [*own, *groups.tied])
+            with context():
+                with recorder, layers as input_gradients:
+                    outputs = model(inputs, *joined)
+                pairs = _losses(chosen, outputs.predictions, targets)
             if sharded:
                 pairs = _without_labels(outputs.predictions) | pairs
-            return cls(
+            step = cls(
                 {task.name: pairs[task.name][0] if task.name in pairs else None for task in tasks},
                 shared=groups.shared,
                 specific=groups.specific,
@@ -151,7 +178,10 @@ class Step:
                 tied=groups.tied,
                 linear_calls=calls,
                 sharded=sharded,
+                input_gradients=input_gradients,
             )
+            step.training = model.training
+            return step
 
         again = needs & (Needs.RECOMPUTE | Needs.AFTER_STEP)
         return run(Replay(run, model) if again else None)
@@ -204,6 +234,7 @@ class Step:
             None if share is None else share.to(dtype),
             present,
             tuple(i for i in present if not math.isfinite(host_values[i])),
+            tuple(i for i in present if host_values[i] < 0),
         )
 
     def _count(self, name: str, zero: Tensor) -> Tensor:
@@ -291,9 +322,62 @@ class Step:
             self._rows[key] = Rows(self, level, whole=whole, retain_graph=retain_graph)
         return self._rows[key]
 
+    def saliencies(self, log_eps: float | None = None) -> dict[str, tuple[Tensor, ...]]:
+        """Gradients of the tasks' local losses at the representation, with a graph; kept.
+
+        They come by one backward pass through each head; the backbone is not entered. What is
+        differentiated further has its second derivatives in the heads alone.
+
+        Args:
+            log_eps: Gradients of `log(loss + log_eps)`; `None`: of the losses.
+
+        Returns:
+            Task name -> gradient by each of the tensors at which its head attaches, times `scale`,
+            which keeps half precision from underflow. Tasks without a loss here are left out.
+
+        Raises:
+            NonFiniteError: The logarithm of a negative loss is asked for.
+            UnsupportedError: The step has no representation that depends on trainable parameters.
+        """
+        if log_eps is not None and self._summary.negative:
+            raise NonFiniteError(*(self.tasks[i] for i in self._summary.negative))
+        if log_eps not in self._saliencies:
+            names = [name for name in self.present if self.losses[name] is not None]
+            self._saliencies[log_eps] = {name: self._saliency(name, log_eps) for name in names}
+        return self._saliencies[log_eps]
+
+    def _saliency(self, name: str, log_eps: float | None) -> tuple[Tensor, ...]:
+        tensors = (self.representation or {}).get(name, ())
+        if not tensors or not all(t.requires_grad for t in tensors):
+            raise UnsupportedError(
+                f"Task saliency needs a representation of task {name!r} that depends on trainable "
+                "parameters. Use a MultiTaskModel with a backbone that is not frozen, or pass "
+                "`representation` to Step."
+            )
+        loss = self.losses[name]
+        assert loss is not None
+        objective = loss if log_eps is None else torch.log(loss + log_eps)
+        with self._input_gradients():
+            return torch.autograd.grad(
+                objective,
+                tensors,
+                torch.ones_like(objective) * self.scale,
+                create_graph=True,
+                allow_unused=True,
+                materialize_grads=True,
+            )
+
     def release(self) -> None:
         """Forgets the rows; they refer to the step, and would wait for the garbage collector."""
         self._rows.clear()
+        self._saliencies.clear()
+
+    def forget(self) -> None:
+        """Forgets rows and graph, where other passes follow; losses stay as numbers."""
+        self.release()
+        self._linear_calls.clear()
+        self.representation = None
+        self.losses = {k: None if v is None else v.detach() for k, v in self.losses.items()}
 
     def factors(self, rows: int) -> list[Factor]:
         """Linear layers whose rows are cheaper as factors, for so many rows.
@@ -364,11 +448,14 @@ class Step:
         factors += [torch.ones_like(e) * (self.scale / world_size()) for e in extra]
         return outputs, factors
 
-    def recompute(self) -> Step:
+    def recompute(self, only: Collection[str] | None = None) -> Step:
         """The Step of the same batch at the present parameters.
 
         Same random draws as in the first evaluation; buffers (running statistics, counters) are
         left as they were.
+
+        Args:
+            only: Names of tasks; the others are absent. Default: all.
 
         Raises:
             UnsupportedError: The Step was built without `needs` or `recompute`.
@@ -378,8 +465,11 @@ class Step:
                 "This step cannot be recomputed. Build it with Step.evaluate(..., "
                 "needs=balancer.needs), or pass `recompute` to Step."
             )
-        again = self._recompute()
-        again.scale = self.scale
+        again = self._recompute(only) if isinstance(self._recompute, Replay) else self._recompute()
+        if only is not None:
+            again.losses = {k: v if k in only else None for k, v in again.losses.items()}
+        again.scale, again.observed = self.scale, self.observed
+        again.progress = self.progress
         return again
 
     @torch.no_grad()

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 from abc import abstractmethod
-from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -129,7 +128,7 @@ class OutlierTasks(_ManyTasks):
         batch_size: int = 1000,
         seed: int = 0,
     ) -> None:
-        self._options = {
+        self._law: dict[str, Any] = {
             "tasks": tasks,
             "outliers": outlier_count,
             "kind": kind,
@@ -148,7 +147,7 @@ class OutlierTasks(_ManyTasks):
                 self._data_seed,
                 train=train + val,
                 test=test,
-                **self._options,  # type: ignore[arg-type]
+                **self._law,
             )
         except ValueError as error:
             raise ConfigError(f"`dataset`: {error}") from error
@@ -248,7 +247,7 @@ def _split(task: NDArray, seed: int) -> NDArray:
     return part
 
 
-def _identifiers(labels: Sequence[str]) -> tuple[str, ...]:
+def _identifiers(labels: NDArray) -> tuple[str, ...]:
     """Task names from any labels."""
-    names = [f"task_{re.sub(r'[^0-9A-Za-z]+', '_', label)}" for label in labels]
+    names = [f"task_{re.sub(r'[^0-9A-Za-z]+', '_', str(label))}" for label in labels]
     return tuple(name if names.count(name) == 1 else f"{name}_{i}" for i, name in enumerate(names))

@@ -15,17 +15,16 @@ import itertools
 import json
 import statistics
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.table import Table
 from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
+from benchmarks.speed.tables import Table
 from benchmarks.tabular.synthetic import make_tasks
 from mtl import Balancer, MultiTaskModel, Step, Task
 from mtl.aggregation import OutlierWeighting, PCGradWeighting
@@ -133,8 +132,8 @@ def run(case: Case, method: Method, share: float, seed: int, *, oracle: bool) ->
 
 def _network(names: list[str], case: Case, method: Method) -> tuple[MultiTaskModel, list[Task]]:
     sharing = method.sharing()
-    hidden = [method.hidden, method.hidden, case.width]
-    backbone = sharing.backbone(lambda: MLP(_FEATURES, hidden))
+    hidden = [method.hidden, method.hidden]
+    backbone = sharing.backbone(lambda: MLP(_FEATURES, hidden, bottleneck=case.width))
     common = nn.Linear(case.width, 1)
     heads = [common if case.tied else nn.Linear(case.width, 1) for _ in names]
     tasks = [Task(n, sharing.head(h), MSE()) for n, h in zip(names, heads, strict=True)]
@@ -174,9 +173,9 @@ def _detected(
     return {"scores": scores, "found": found, "auc": auc, "exact": exact}
 
 
-def plan(seeds: int) -> Iterator[tuple[str, str, float, int]]:
+def plan(shares: Sequence[float], seeds: int) -> Iterator[tuple[str, str, float, int]]:
     """All runs: case, method, share of outliers, seed."""
-    for case, share, seed in itertools.product(CASES, SHARES, range(seeds)):
+    for case, share, seed in itertools.product(CASES, shares, range(seeds)):
         for method in (*METHODS, ORACLE):
             if share > 0 or method != ORACLE:
                 yield case, method, share, seed
@@ -189,11 +188,13 @@ def tables(runs: list[dict[str, Any]]) -> Iterator[Table]:
         for title, tasks in (("related tasks", _related), ("outlier tasks", _outlying)):
             if case == "noise" and tasks is _outlying:
                 continue  # nothing to be learned there
-            table = Table("method", *(f"{share:.0%}" for share in SHARES))
-            table.title = f"{case}: mean squared error of the {title}, relative to {_REFERENCE}"
-            for method in (*METHODS, ORACLE):
-                table.add_row(method, *(_ratio(by, case, method, s, tasks) for s in SHARES))
-            yield table
+            rows = [
+                [method, *(_ratio(by, case, method, share, tasks) for share in SHARES)]
+                for method in (*METHODS, ORACLE)
+            ]
+            heading = f"{case}: squared error of the {title}, relative to {_REFERENCE}, by share"
+            columns = ["method", *(f"{share:.0%}" for share in SHARES)]
+            yield Table(f"{case} {title}", heading, columns, rows)
     yield _detection(runs)
 
 
@@ -222,14 +223,15 @@ def _detection(runs: list[dict[str, Any]]) -> Table:
     for run in runs:
         if "found" in run:
             groups[run["case"], run["method"], run["share"]].append(run)
-    table = Table("case", "method", "share", "area under the curve", "exactly found", "runs")
-    table.title = "Detection; without outliers `exactly found` means that no task was accused"
+    rows = []
     for (case, method, share), own in sorted(groups.items()):
         areas = [r["auc"] for r in own if r["auc"] is not None]
         area = f"{statistics.fmean(areas):.3f}" if areas else "-"
         exact = sum(r["exact"] for r in own)
-        table.add_row(case, method, f"{share:.0%}", area, str(exact), str(len(own)))
-    return table
+        rows.append([f"{case}, {method}", f"{share:.0%}", area, f"{exact} of {len(own)}"])
+    title = "Detection; without outliers, exactly found means that no task was accused"
+    columns = ["case, method", "share", "area under the curve", "exactly found"]
+    return Table("detection", title, columns, rows)
 
 
 def main() -> None:
@@ -237,19 +239,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="a line a run")
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--shares", type=float, nargs="+", default=SHARES, help="of outliers")
     parser.add_argument("--part", default="0/1", help="i/n: every n-th run, from the i-th")
-    parser.add_argument("--table", action="store_true", help="print the tables")
+    parser.add_argument("--table", action="store_true", help="print the tables as Markdown")
     options = parser.parse_args()
     lines = options.out.read_text().splitlines() if options.out.exists() else []
     runs = [json.loads(line) for line in lines]
     if options.table:
         for table in tables(runs):
-            Console(width=150).print(table)
+            print(table.markdown() + "\n")
         return
     torch.set_num_threads(1)
     done = {(r["case"], r["method"], r["share"], r["seed"]) for r in runs}
     start, stride = map(int, options.part.split("/"))
-    for key in itertools.islice(plan(options.seeds), start, None, stride):
+    for key in itertools.islice(plan(options.shares, options.seeds), start, None, stride):
         if key not in done:
             case, method, share, seed = key
             chosen = METHODS.get(method, METHODS[_REFERENCE])

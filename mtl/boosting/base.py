@@ -97,7 +97,7 @@ class RMTGB(BaseEstimator):
 
     def fit(
         self,
-        X: Any,  # noqa: N803
+        X: Any,
         y: ArrayLike,
         task: ArrayLike | None = None,
         sample_weight: ArrayLike | None = None,

@@ -31,13 +31,13 @@ class RMTGBRegressor(RegressorMixin, RMTGB):
         tags.target_tags.multi_output = True
         return tags
 
-    def predict(self, X: Any, task: ArrayLike | None = None) -> Floats:  # noqa: N803
+    def predict(self, X: Any, task: ArrayLike | None = None) -> Floats:
         """Predicted targets, of the shape of y in `fit`: [n] or [n, K]."""
         return self._outputs(self._raw(X, task))
 
     def staged_predict(
         self,
-        X: Any,  # noqa: N803
+        X: Any,
         task: ArrayLike | None = None,
     ) -> Iterator[Floats]:
         """Predictions after each iteration of the shared, the gated and the task block.
@@ -48,7 +48,7 @@ class RMTGBRegressor(RegressorMixin, RMTGB):
 
     def score(
         self,
-        X: Any,  # noqa: N803
+        X: Any,
         y: ArrayLike,
         task: ArrayLike | None = None,
         sample_weight: ArrayLike | None = None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,6 @@ _TRAINER = (
     *("gradient_clip_val", "limit_train_batches", "limit_test_batches", "overfit_batches"),
     *("fast_dev_run", "devices", "num_nodes"),
 )
-_FREE = ("cache_dir",)
 
 
 @dataclass
@@ -91,17 +90,20 @@ class Results:
             raise DataError(f"{path} is not the result of a run: {error}.") from error
 
 
-def protocol_of(config: Mapping[str, Any]) -> str:
+def protocol_of(config: Mapping[str, Any], free: Collection[str] = ("cache_dir",)) -> str:
     """Digest of what comparable runs have in common.
 
     Args:
         config: The resolved configuration as plain data.
+        free: Arguments of the data set that do not change what is measured.
     """
     kept = {part: config.get(part) for part in _PARTS}
     kept["trainer"] = {key: config["trainer"].get(key) for key in _TRAINER}
-    data = {k: v for k, v in config["dataset"].items() if k not in _FREE}
+    data = {k: v for k, v in config["dataset"].items() if k not in free}
     kept["dataset"] = data
     if config.get("corrupt_tasks") is not None:
         kept["corrupt_tasks"] = config["corrupt_tasks"]
+    if config.get("selection", "last") != "last":
+        kept["selection"] = config["selection"]
     text = json.dumps(kept, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:12]

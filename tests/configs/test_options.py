@@ -46,7 +46,7 @@ def test_all_groups_are_covered():
     assert groups == {
         "balancer", "balancer/combine", "balancer/regularizers", "balancer/sharpness",
         "balancer/transforms", "callbacks", "dataset", "debug", "experiment", "logger",
-        "model", "optimizer", "sharing", "scheduler", "sweep", "trainer",
+        "model", "optimizer", "scheduler", "selection", "sharing", "sweep", "trainer",
     }  # fmt: skip
 
 
@@ -102,10 +102,34 @@ def test_optimizers_and_schedulers_move_a_parameter(option, schedule):
         assert optimizer.param_groups[0]["lr"] == config.optimizer.lr
 
 
-@pytest.mark.parametrize("option", options("dataset"))
-def test_datasets_with_their_own_model(option):
+RANDOM = "backbone.pretrained=false"
+SMALL = {  # models of published tables, made smaller and without their weights
+    "mtl.models.DilatedResNet": [RANDOM, "backbone.name=resnet18", "head.channels=8"],
+    "mtl.models.ResNet": [RANDOM],
+}
+
+
+def small(option, folder):
+    """The configuration of a data set whose data and model can be made here."""
     config = composed(option)
+    target = config.model.backbone._target_
+    if target in SMALL:
+        pytest.importorskip("timm")
+    changes = [f"model.{change}" for change in SMALL.get(target, [])]
+    if config.dataset._target_.endswith("ManyTaskTable"):
+        file = folder / "table.csv"
+        rows = [f"{i % 7},{i % 2},{i}" for i in range(60)]
+        file.write_text("\n".join(["x,t,y", *rows]))
+        changes += ["dataset.name=null", f"dataset.csv={file}"]
+        changes += ["dataset.task_column=t", "dataset.target_column=y"]
+    return composed(option, *changes)
+
+
+@pytest.mark.parametrize("option", options("dataset"))
+def test_datasets_with_their_own_model(option, tmp_path):
+    config = small(option, tmp_path)
     benchmark = build(config.dataset)
+    config.num_features = benchmark.num_features
     assert isinstance(benchmark, Benchmark)
     assert benchmark.batch_size == config.dataset.batch_size
     backbone, head = build(config.model.backbone), build(config.model.head)
@@ -113,13 +137,16 @@ def test_datasets_with_their_own_model(option):
     assert len(tasks) > 1
     assert all(task.metrics for task in tasks)
     shapes = {"scenes": (3, 64, 64), "multimnist": (1, 28, 28), "multidigits": (1, 12, 12)}
-    features = backbone(torch.zeros(2, *shapes[option.split("=")[1]]))
+    pictures = shapes.get(option.split("=")[1], (3, 32, 32))
+    flat = benchmark.num_features
+    features = backbone(torch.zeros(2, *(pictures if flat is None else (flat,))))
     assert all(task.head(features).isfinite().all() for task in tasks)
 
 
 @pytest.mark.parametrize("option", options("model"))
-def test_models_are_those_of_some_data_set(option):
-    chosen = {composed(data).model.backbone._target_ for data in options("dataset")}
+def test_models_are_those_of_some_data_set_or_recipe(option):
+    recipes = [*options("dataset"), *options("experiment")]
+    chosen = {composed(recipe).model.backbone._target_ for recipe in recipes}
     assert composed(option).model.backbone._target_ in chosen
 
 
