@@ -59,16 +59,14 @@ def _choose_baseline(found: Comparison, folder: Path | None) -> None:
             values = {
                 Metric(t, name): v for t, own in known.values.items() for name, v in own.items()
             }
-            found.baseline = {metric: values[metric] for metric in found.directions}
+            found.baseline = {m: values[m] for m in found.directions if m in values}
             found.source = f"published values: {known.source}"
         _note_no_baseline(found, lacking, bool(known))
     for metric, value in list(found.baseline.items()):
         if metric in found.directed and (value == 0 or not math.isfinite(value)):
             del found.baseline[metric]
-            text = (
-                f"{metric}: its single-task value is {value}, and a relative gain needs one other"
-            )
-            found.notes.append(Note("baseline", f"{text} than 0. The metric is in no delta."))
+            text = f"{metric} is in no delta: its single-task value is {value}, and a relative gain"
+            found.notes.append(Note("baseline", f"{text} needs a finite one other than 0."))
 
 
 def _note_no_baseline(found: Comparison, lacking: Sequence[str], published: bool) -> None:
