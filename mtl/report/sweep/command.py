@@ -60,7 +60,7 @@ def write(
         raise DataError(f"No finished run in {where}: expected metrics.json files below.{lost}")
     comparisons = compare(runs, reference=reference, published=published)
     analyses = [Analysis.of(comparison) for comparison in comparisons]
-    found = f"{len(runs.finished)} finished runs, {len(runs.failed)} without results."
+    found = f"Runs with results: {len(runs.finished)}. Without: {len(runs.failed)}."
     out.mkdir(parents=True, exist_ok=True)
     (out / "report.md").write_text(_markdown(found, runs.notes, analyses))
     all_rows = [row for a in analyses for row in rows(a.comparison, a.table)]

@@ -37,7 +37,10 @@ function draw(id, traces, layout, missing) {
   Plotly.purge(chart);
   chart.classList.toggle("empty", !traces.length);
   chart.replaceChildren(...(traces.length ? [] : [element("span", missing)]));
-  if (!traces.length) return;
+  if (!traces.length) {
+    chart.style.height = "";
+    return;
+  }
   const axis = { automargin: true, gridcolor: "#e6e8eb", zerolinecolor: "#767676", tickfont: { size: 12 } };
   const base = {
     margin: { l: 60, r: 14, t: 30, b: 44 }, font: { size: 13, color: "#1b1f24" }, paper_bgcolor: "#fff", plot_bgcolor: "#fff",
