@@ -8,8 +8,11 @@ import shlex
 import signal
 import sys
 import time
+import traceback
 import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import hydra
 import lightning
@@ -17,15 +20,20 @@ from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig
 from rich.console import Console
+from torch import nn
 
 from benchmarks.base import Benchmark
+from benchmarks.corrupt import Corruption
 from mtl.callbacks import AtomicCheckpointIO
 from mtl.config import build, build_all, check_arguments, explain, plain, register_schema
 from mtl.errors import ConfigError, MTLError
 from mtl.metrics import delta_m, delta_p
 from mtl.model import MultiTaskModel
+from mtl.models import HardSharing, gates, outliers
 from mtl.module import MTLModule
 from mtl.report import (
+    FAILURE,
+    FILE,
     Baseline,
     Results,
     describe_cost,
@@ -33,6 +41,7 @@ from mtl.report import (
     print_table,
     protocol_of,
 )
+from mtl.rerun import continued
 from mtl.task import Task
 
 ROOT = Path(__file__).parent
@@ -48,11 +57,32 @@ warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated")
 def main(config: DictConfig) -> float | None:
     """Trains, evaluates, prints the table; returns delta_p for searches."""
     check_arguments(config)
+    folder = Path(config.output_dir)
+    results = take_up(config, folder) if config.resume else None
+    if results is not None:
+        return results.delta_p
     check_files(config)
-    lightning.seed_everything(config.seed, workers=True, verbose=False)
-    module, benchmark = assemble(config)
-    results = run(config, module, benchmark)
-    return results.delta_p
+    failure = folder / FAILURE
+    failure.unlink(missing_ok=True)
+    try:
+        lightning.seed_everything(config.seed, workers=True, verbose=False)
+        module, benchmark = assemble(config)
+        return run(config, module, benchmark).delta_p
+    except Exception:
+        failure.write_text(traceback.format_exc())  # for the report on a sweep
+        raise
+
+
+def take_up(config: DictConfig, folder: Path) -> Results | None:
+    """With `resume=true`: the results of a run that is complete; or sets its last checkpoint."""
+    if (folder / FILE).is_file():
+        print(f"{folder} is complete: nothing to do.")
+        return Results.read(folder / FILE)
+    checkpoint = folder / "checkpoints" / "last.ckpt"
+    if checkpoint.is_file():
+        print(f"Resuming from {checkpoint}")
+        config.ckpt_path = str(checkpoint)
+    return None
 
 
 def check_files(config: DictConfig) -> None:
@@ -71,10 +101,13 @@ def assemble(config: DictConfig) -> tuple[MTLModule, Benchmark]:
     """Builds data, tasks, model and balancer."""
     benchmark: Benchmark = build(config.dataset)
     benchmark.seed = config.seed
-    backbone = build(config.model.backbone)
-    head = build(config.model.head)
-    available = benchmark.tasks(lambda size: head(backbone.out_channels, size))
+    if config.corrupt_tasks is not None:
+        benchmark.corruption = spoiling(config.corrupt_tasks)
+    config.num_features = benchmark.num_features
+    backbone, head = network(config)
+    available = benchmark.tasks(head)
     tasks = choose(available, config.tasks)
+    benchmark.chosen = [task.name for task in tasks]
     config.num_tasks = len(tasks)
     module = MTLModule(
         MultiTaskModel(backbone, tasks),
@@ -85,6 +118,25 @@ def assemble(config: DictConfig) -> tuple[MTLModule, Benchmark]:
         config=plain(config),
     )
     return module, benchmark
+
+
+def spoiling(options: DictConfig) -> Corruption:
+    """How labels are spoilt."""
+    try:
+        return Corruption(**options)
+    except TypeError as error:
+        raise ConfigError(
+            "`corrupt_tasks` should be a mapping with `kind`, `fraction` or `tasks`, and `seed`, "
+            f"as in corrupt_tasks={{fraction: 0.3, kind: permute}}. Got {options}."
+        ) from error
+
+
+def network(config: DictConfig) -> tuple[nn.Module, Callable[[Any], nn.Module]]:
+    """The backbone, and what makes a head for a size of the prediction."""
+    sharing: HardSharing = build(config.sharing)
+    backbone = sharing.backbone(lambda: build(config.model.backbone))
+    make_head = build(config.model.head)
+    return backbone, lambda size: sharing.head(make_head(backbone.out_channels, size))
 
 
 def choose(available: list[Task], names: list[str] | None) -> list[Task]:
@@ -127,10 +179,21 @@ def run(config: DictConfig, module: MTLModule, benchmark: Benchmark) -> Results:
         "seconds": round(seconds, 2),
         "steps": trainer.global_step,
         "skipped_steps": int(module.balancer.skipped_steps),
+        **describe_gates(module.model),
+        **({"true_outliers": list(benchmark.outliers)} if benchmark.outliers else {}),
     }
     if trainer.is_global_zero:
         finish(config, results, folder)
     return results
+
+
+def describe_gates(model: MultiTaskModel) -> dict[str, Any]:
+    """Of a model with gates: where they are, and which tasks they set apart."""
+    found = gates(model.heads)
+    if not found:
+        return {}
+    shares = {name: [round(p, 4) for p in values.tolist()] for name, values in found.items()}
+    return {"gates": shares, "outliers": list(outliers(found))}
 
 
 def tell_how_to_resume(folder: Path) -> None:
@@ -156,6 +219,7 @@ def summarize(config: DictConfig, module: MTLModule) -> Results:
         seed=config.seed,
         protocol=protocol_of(plain(config)),
         metrics=module.results["test"],
+        shared=bool(module.model.shared_parameters()),
         higher_is_better=directions,
     )
 
@@ -210,6 +274,9 @@ def spell_null(argument: str) -> str:
 def command_line() -> int:
     """Runs `main`; errors that the user can mend are printed without a traceback, exit code 2."""
     sys.argv[1:] = map(spell_null, sys.argv[1:])
+    earlier = continued(sys.argv[1:], runs=Path("outputs"), sweeps=Path("multirun"))
+    if earlier is not None:
+        sys.argv += [f"hydra.{kind}.dir='{earlier.absolute()}'" for kind in ("run", "sweep")]
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # or Hydra hides what `explain` needs
     try:
         main()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import lightning
@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
+from benchmarks.corrupt import CorruptedData, Corruption
 from mtl.task import Task
 
 Arrays = Mapping[str, np.ndarray]
@@ -28,16 +29,26 @@ class Benchmark(lightning.LightningDataModule, ABC):
         seed: Decides the order of the samples; set to the run's seed.
 
     A subclass loads its data in `setup` into `train_data`, `val_data`, `test_data`.
+
+    Attributes:
+        chosen: Names of the tasks that are trained; `None`: all.
+        corruption: How training labels are spoilt on purpose; `None`: not at all.
+        num_features: Size of a flat sample, where the model must be told.
+        outliers: Names of the tasks that are known not to belong to the others.
     """
 
     train_data: Dataset
     val_data: Dataset
     test_data: Dataset
+    num_features: int | None = None
+    outliers: tuple[str, ...] = ()
 
     def __init__(self, *, batch_size: int, seed: int = 0) -> None:
         super().__init__()
         self.batch_size = batch_size
         self.seed = seed
+        self.chosen: Sequence[str] | None = None
+        self.corruption: Corruption | None = None
 
     @abstractmethod
     def tasks(self, head: Head) -> list[Task]:
@@ -57,16 +68,17 @@ class Benchmark(lightning.LightningDataModule, ABC):
 
         In order where the Trainer overfits: the same batches in every epoch.
         """
+        train_data = self._spoilt(self.train_data)
         if self.trainer is not None and self.trainer.overfit_batches:  # type: ignore[attr-defined]
             return DataLoader(
-                self.train_data,
+                train_data,
                 batch_size=self.batch_size,
                 collate_fn=_as_it_is,
                 generator=torch.Generator().manual_seed(self.seed),
             )
-        sampler = ResumableSampler(self.train_data, self.batch_size, seed=self.seed, **self._ranks)
+        sampler = ResumableSampler(train_data, self.batch_size, seed=self.seed, **self._ranks)
         return ResumableLoader(
-            self.train_data,
+            train_data,
             batch_size=self.batch_size,
             sampler=sampler,
             collate_fn=_as_it_is,
@@ -90,6 +102,15 @@ class Benchmark(lightning.LightningDataModule, ABC):
             collate_fn=_as_it_is,
             generator=torch.Generator().manual_seed(self.seed),
         )
+
+    def _spoilt(self, data: Dataset) -> Dataset:
+        """The training data, with labels spoilt if that is asked for."""
+        if self.corruption is None:
+            return data
+        names = [name for name in data[0][1] if self.chosen is None or name in self.chosen]
+        self.outliers = self.corruption.choose(names)
+        kind, seed = self.corruption.kind, self.corruption.seed
+        return CorruptedData(data, self.outliers, kind=kind, seed=seed)
 
     @property
     def _ranks(self) -> dict[str, int]:

@@ -27,6 +27,7 @@ class TrainConfig:
 
     dataset: Any = MISSING
     model: Any = MISSING
+    sharing: Any = MISSING
     balancer: Any = MISSING
     optimizer: Any = MISSING
     scheduler: Any = None
@@ -34,9 +35,12 @@ class TrainConfig:
     logger: Any = None
     callbacks: Any = None
     tasks: list[str] | None = None
+    corrupt_tasks: Any = None
     num_tasks: int | None = None  # filled in from the data set, for ${num_tasks}
+    num_features: int | None = None  # likewise, where the data set says it
     seed: int = 0
     ckpt_path: str | None = None
+    resume: bool = False
     train: bool = True
     baseline: str | None = "auto"
     output_dir: str = MISSING

@@ -10,12 +10,13 @@ import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from mtl.distributed import all_reduce_list, world_size
+from mtl.distributed import Held, all_reduce_list, world_size
 from mtl.errors import NonFiniteError, UnsupportedError
 from mtl.rows import Gradients, Rows
 
@@ -124,7 +125,7 @@ class Objectives:
 
     def _copy(self) -> Objectives:
         moved = copy.copy(self)
-        for name in ("gramian", "jacobian", "_rows"):
+        for name in ("gramian", "jacobian", "columns", "_rows"):
             moved.__dict__.pop(name, None)
         return moved
 
@@ -133,13 +134,13 @@ class Objectives:
     def minimize(self, scalar: Tensor) -> Combined:
         """Gradients of a scalar function of `values`, by one backward pass in all."""
         slopes = self.slopes(scalar)
-        weights, own = slopes.weights, slopes.gradients
+        weights = slopes.weights
         assert weights is not None
-        if self._given is not None:
-            rows = self._given
-            return Combined(rows.weighted(weights) + rows.specific(weights) + own, weights=weights)
-        gradients = self._step.gradient(weights, self._extra)
-        return Combined(_pairs(self._step.parameters, gradients) + own, weights=weights)
+        if self._given is None:
+            gradients = self._pass(weights)
+        else:
+            gradients = self._given.combine(weights, weights)
+        return Combined(gradients + slopes.gradients, weights=weights)
 
     def slopes(self, scalar: Tensor) -> Combined:
         """What `minimize` gives but for the model's gradients: weights, and learned parameters."""
@@ -157,12 +158,7 @@ class Objectives:
         weights = weights.detach().to(self._losses)
         on_losses = weights if self._derivative is None else weights @ self._derivative
         on_rows = weights if self._by_objective else on_losses
-        rows = self._rows
-        gradients = (
-            rows.weighted(on_rows)
-            + rows.specific(self._head_factors(on_rows))
-            + self._rest(weights)
-        )
+        gradients = self._rows.combine(on_rows, self._head_factors(on_rows)) + self._rest(weights)
         return Combined(gradients, weights=on_losses, gramian=self.gramian)
 
     def repeat(self, weights: Tensor) -> Combined:
@@ -179,6 +175,9 @@ class Objectives:
         if self._derivative is not None:
             on_losses, on_heads = weights @ self._derivative, self._derivative.sum(0)
         step, shared = self._step, self._step.shared
+        if step.sharded:
+            self._repeat_sharded(on_losses, on_heads)
+            return Combined(self._rest(weights), weights=on_losses)
         own = [p for name in step.tasks for p in step.specific[name]]
         heads = step.differentiate(step.cotangents(on_heads), own, retain_graph=True)
         rest = step.differentiate(
@@ -186,6 +185,13 @@ class Objectives:
         )
         pairs = _pairs([*shared, *own], all_reduce_list([*rest, *heads], [*shared, *own]))
         return Combined(pairs + self._rest(weights), weights=on_losses)
+
+    def _repeat_sharded(self, on_losses: Tensor, on_heads: Tensor) -> None:
+        step = self._step
+        columns = chain.from_iterable((step.representation or {}).values())
+        tensors = list({id(column): column for column in columns}.values())
+        there = step.differentiate(step.cotangents(on_losses), tensors, retain_graph=True)
+        step.backward(on_heads, replaced=_pairs(tensors, there), retain_graph=bool(self._extra))
 
     def follow(self, direction: Tensor) -> Combined:
         """Gradients with `direction`, `[n]`, in the columns of `jacobian`."""
@@ -209,6 +215,20 @@ class Objectives:
     @cached_property
     def jacobian(self) -> Tensor:
         """Gradients of the objectives, `[k, n]`."""
+        return self.gather(self.columns)
+
+    @property
+    def held(self) -> Held | None:
+        """Which columns of `jacobian` this process holds; `None`: all."""
+        return self._rows.held
+
+    def gather(self, part: Tensor) -> Tensor:
+        """All columns, `[..., n]`, of something that every process has for those it holds."""
+        return self._rows.gather(part)
+
+    @cached_property
+    def columns(self) -> Tensor:
+        """The columns of `jacobian` that this process holds."""
         if self._level == "representation" and world_size() > 1:
             raise UnsupportedError(
                 "An aggregator of the Jacobian at the representation does not run on several "
@@ -274,8 +294,16 @@ class Objectives:
             pairs += self._scaled(learned)
         if self._extra:
             pairs += self._learned_in_extra()
-            pairs += _pairs(self._step.parameters, self._step.gradient(None, self._extra))
+            pairs += self._pass(None)
         return pairs
+
+    def _pass(self, weights: Tensor | None) -> Gradients:
+        """One backward pass of losses and regularizers; of sharded parameters it fills `.grad`."""
+        if self._step.sharded:
+            self._step.backward(weights, self._extra)
+            return []
+        gradients = self._step.gradient(weights, self._extra)
+        return _pairs(self._step.parameters, gradients)
 
     def _learned_in_extra(self) -> Gradients:
         """Gradients of parameters that regularizers learn."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -115,3 +115,24 @@ class MultiTaskModel(nn.Module):
     def task_parameters(self, name: str) -> list[nn.Parameter]:
         """Trainable parameters that belong to the head of `name` alone."""
         return self.parameter_groups().specific[name]
+
+
+def optimizer_groups(model: nn.Module) -> Iterator[dict[str, Any]]:
+    """The trainable parameters in groups for an optimizer.
+
+    Args:
+        model: A module in it may have `optimizer_options`, a dict such as `{"lr": 0.05}`, for its
+            own parameters; those of equal options share a group. All others are in the first one.
+    """
+    options: dict[int, Any] = {
+        id(p): module.optimizer_options
+        for module in model.modules()
+        if hasattr(module, "optimizer_options")
+        for p in module.parameters(recurse=False)
+    }
+    groups: dict[str, dict[str, Any]] = {repr({}): {"params": []}}
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            own = options.get(id(parameter), {})
+            groups.setdefault(repr(own), {"params": [], **own})["params"].append(parameter)
+    return (group for group in groups.values() if group["params"])

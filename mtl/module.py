@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import lightning
 import torch
-from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
+from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -19,9 +19,10 @@ from torchmetrics import Metric, MetricCollection
 
 from mtl.balancer import Balancer, Report
 from mtl.errors import ConfigError, UnsupportedError
-from mtl.model import MultiTaskModel
+from mtl.model import MultiTaskModel, optimizer_groups
 from mtl.parts import Needs, Stochastic
 from mtl.resume import check_resumable
+from mtl.sharding import check_sharded, clip, gather, is_sharded, scatter, shard
 from mtl.step import Step
 from mtl.task import Task, check_tasks
 
@@ -38,8 +39,9 @@ class MTLModule(lightning.LightningModule):
         model: A `MultiTaskModel`, or a module that answers the same questions.
         tasks: The tasks, in the order of rows.
         balancer: Default: equal weighting.
-        optimizer: From parameter groups to an optimizer. Default: Adam at 1e-3. Parameters that
-            the balancer learns form the second group, without weight decay.
+        optimizer: From parameter groups to an optimizer. Default: Adam at 1e-3. Modules with
+            `optimizer_options` have groups of their own (see `mtl.model.optimizer_groups`);
+            parameters that the balancer learns form the last group, without weight decay.
         scheduler: From the optimizer to a learning-rate scheduler, stepped once an epoch.
         config: A plain dict that is saved in every checkpoint, to tell how the run was made.
 
@@ -122,6 +124,19 @@ class MTLModule(lightning.LightningModule):
         if step is not None:
             self.balancer.after_step(step)
 
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """As Lightning does it, also where only some of the parameters are sharded."""
+        if not gradient_clip_val or not is_sharded(self.model.parameters()):
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+            return
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        clip(parameters, gradient_clip_val, by_norm=gradient_clip_algorithm != "value")
+
     def _progress(self) -> float | None:
         """Share of the training that is done; not known where it has no end."""
         total = self.trainer.estimated_stepping_batches
@@ -139,18 +154,38 @@ class MTLModule(lightning.LightningModule):
             parameter = next(p for p in self.parameters() if p.requires_grad)
             parameter.grad = torch.full_like(parameter, torch.inf)
 
+    def configure_model(self) -> None:
+        """Shards the model where the strategy says between which processes (`trainer=fsdp`).
+
+        Raises:
+            UnsupportedError: The strategy asks for tensor parallelism.
+        """
+        mesh = self.device_mesh
+        if mesh is None:
+            return
+        if mesh["tensor_parallel"].size() > 1:
+            raise UnsupportedError(
+                "Expected a strategy without tensor parallelism. Got "
+                f"tensor_parallel_size={mesh['tensor_parallel'].size()}. "
+                "Use trainer=fsdp (mtl.strategy.FSDP2Strategy)."
+            )
+        shard(self.model, mesh["data_parallel"])
+
     def on_fit_start(self) -> None:
         """Leaves the exchange of gradients between processes to the step.
 
         Raises:
-            UnsupportedError: The strategy shards the parameters.
+            UnsupportedError: The balancer does not work with the strategy.
         """
         strategy = self.trainer.strategy
-        if isinstance(strategy, FSDPStrategy | ModelParallelStrategy | DeepSpeedStrategy):
+        if isinstance(strategy, FSDPStrategy | DeepSpeedStrategy):
             raise UnsupportedError(
-                f"The strategy should leave parameters whole. Got {type(strategy).__name__}, which "
-                "shards them: gradients of single tasks cannot be taken. Use strategy=ddp."
+                f"Expected a strategy that leaves parameters whole, or FSDP2. Got "
+                f"{type(strategy).__name__}. Use trainer=fsdp (mtl.strategy.FSDP2Strategy), or "
+                "trainer=ddp."
             )
+        if is_sharded(self.model.parameters()):
+            check_sharded(self.balancer, self.model, len(self.tasks))
         wrapper = strategy.model
         if isinstance(wrapper, DistributedDataParallel):
             wrapper.require_backward_grad_sync = False
@@ -180,10 +215,8 @@ class MTLModule(lightning.LightningModule):
         self.log_dict(scalars, on_step=True, on_epoch=False, batch_size=1)
 
     def configure_optimizers(self) -> Any:
-        """The optimizer over the model's parameters and, in a second group, the balancer's."""
-        groups: list[dict[str, Any]] = [
-            {"params": [p for p in self.model.parameters() if p.requires_grad]}
-        ]
+        """The optimizer over the model's parameters and, in a last group, the balancer's."""
+        groups = list(optimizer_groups(self.model))
         learned = [p for p in self.balancer.parameters() if p.requires_grad]
         if learned:
             groups.append({"params": learned, "weight_decay": 0.0})
@@ -199,6 +232,22 @@ class MTLModule(lightning.LightningModule):
             ) from error
 
     # -------------------------------------------------------------------------------- evaluation
+
+    def on_validation_start(self) -> None:
+        """Makes sharded parameters whole: processes may have different numbers of batches."""
+        gather(self.model)
+
+    def on_test_start(self) -> None:
+        """As for a validation."""
+        gather(self.model)
+
+    def on_validation_end(self) -> None:
+        """Shards them again."""
+        scatter(self.model)
+
+    def on_test_end(self) -> None:
+        """As for a validation."""
+        scatter(self.model)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
         """Updates the validation metrics."""

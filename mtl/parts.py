@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from mtl.balancer import Balancer
+    from mtl.distributed import Held
     from mtl.engine import Combined, Objectives
     from mtl.step import Step
 
@@ -121,9 +122,17 @@ class Weighting(Combiner):
 
 
 class Aggregator(Combiner):
-    """Jacobian of the objectives to a direction: one backward pass an objective."""
+    """Jacobian of the objectives to a direction: one backward pass an objective.
+
+    Attributes:
+        columnwise: Each entry of the direction depends on its own column alone: with several
+            processes each sees a part of the columns, and the Jacobian need not travel whole.
+        held: Which columns `forward` sees, where it does not see all.
+    """
 
     needs: ClassVar[Needs] = Needs.JACOBIAN
+    columnwise: ClassVar[bool] = False
+    held: Held | None = None
 
     @abstractmethod
     def forward(self, jacobian: Tensor) -> Tensor:
@@ -132,7 +141,10 @@ class Aggregator(Combiner):
     def combine(self, objectives: Objectives) -> Combined:
         """Follows the direction."""
         objectives.gramian  # noqa: B018 - raises where a row is not finite
-        return objectives.follow(self(objectives.jacobian))
+        if not self.columnwise:
+            return objectives.follow(self(objectives.jacobian))
+        self.held = objectives.held
+        return objectives.follow(objectives.gather(self(objectives.columns)))
 
 
 class Regularizer(Part):

@@ -1,8 +1,8 @@
 """What can be known of one training step, each thing computed at most once and only when asked.
 
-All backward passes start here: `gradient` (one of a weighted sum) and `rows` (one an objective).
-Both multiply by `scale` and combine processes, so that N processes give what one process computes
-on the concatenated batch.
+All backward passes start here: `gradient` (one of a weighted sum; `backward` where parameters are
+sharded) and `rows` (one an objective). They multiply by `scale` and combine processes, so that N
+processes give what one process computes on the concatenated batch.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from mtl.factors import Factor, LinearCall, record_linear_calls, worthwhile
 from mtl.parts import Needs
 from mtl.replay import Replay
 from mtl.rows import Rows
+from mtl.sharding import is_sharded
 
 if TYPE_CHECKING:
     from mtl.model import MultiTaskModel
@@ -55,6 +56,7 @@ class Step:
         tied: Shared parameters behind the representation (in heads).
         scale: Factor on every gradient: 1/N under accumulation, the AMP scale.
         linear_calls: Evaluations of linear layers, to keep rows as factors where that is cheaper.
+        sharded: Whether processes hold parts of the parameters (FSDP2).
 
     Attributes:
         progress: Share of the training that is done, 0 to 1, for parts that start late; a
@@ -77,6 +79,7 @@ class Step:
         tied: Sequence[Tensor] = (),
         scale: Tensor | float = 1.0,
         linear_calls: Sequence[LinearCall] = (),
+        sharded: bool = False,
     ) -> None:
         self.tasks = tuple(losses)
         self.losses = dict(losses)
@@ -91,6 +94,7 @@ class Step:
         self.tied = list(tied)
         self._rows: dict[tuple[Level, bool], Rows] = {}
         self._linear_calls = list(linear_calls)
+        self.sharded = sharded
         for name, loss in self.losses.items():
             if loss is not None and torch.is_grad_enabled() and not loss.requires_grad:
                 raise TaskError(
@@ -135,6 +139,7 @@ class Step:
         def run(recompute: Replay | None, only: Collection[str] | None = None) -> Step:
             chosen = known if only is None else [task for task in known if task.name in only]
             calls: list[LinearCall] = []
+            sharded = is_sharded(model.parameters())
             noted = needs & (Needs.GRAMIAN | Needs.JACOBIAN | Needs.REPRESENTATION) == Needs.GRAMIAN
             recorder = record_linear_calls(model, calls) if noted else contextlib.nullcontext()
             with context():
@@ -142,8 +147,10 @@ class Step:
                     outputs = model(inputs)
                 pairs = _losses(chosen, outputs.predictions, targets)
             groups = model.parameter_groups()
+            if sharded:
+                pairs = _without_labels(outputs.predictions) | pairs
             step = cls(
-                {task.name: pairs[task.name][0] if task in chosen else None for task in tasks},
+                {task.name: pairs[task.name][0] if task.name in pairs else None for task in tasks},
                 shared=groups.shared,
                 specific=groups.specific,
                 representation=outputs.representation,
@@ -151,6 +158,7 @@ class Step:
                 recompute=recompute,
                 tied=groups.tied,
                 linear_calls=calls,
+                sharded=sharded,
             )
             step.training = model.training
             return step
@@ -233,13 +241,50 @@ class Step:
         Returns:
             One gradient for each of `parameters`, times `scale`, summed over processes; `None`
             where nothing depends.
+
+        Raises:
+            UnsupportedError: The parameters are sharded.
         """
+        if self.sharded:
+            raise UnsupportedError(
+                "Gradients of sharded parameters only go to `.grad`. Use Step.backward, or "
+                "strategy=ddp, which leaves parameters whole."
+            )
         parameters = self.parameters
         cotangents = None if weights is None else self.cotangents(weights)
         gradients = self.differentiate(
             cotangents, parameters, extra=extra, retain_graph=retain_graph
         )
         return all_reduce_list(gradients, parameters)
+
+    def backward(
+        self,
+        weights: Tensor | None,
+        extra: Sequence[Tensor] = (),
+        *,
+        replaced: Sequence[tuple[Tensor, Tensor]] = (),
+        retain_graph: bool = False,
+    ) -> None:
+        """Adds the gradient of a sum to `.grad` by an ordinary backward pass (sharded parameters).
+
+        Args:
+            weights: See `gradient`.
+            extra: See `gradient`.
+            replaced: Tensors on the way with the gradient that goes on from there instead of the
+                sum's: this process's part, times `scale`.
+            retain_graph: Keep the graph for another pass.
+        """
+        cotangents = None if weights is None else self.cotangents(weights)
+        outputs, factors = self._sum(cotangents, extra)
+        if not outputs:
+            return
+        average = world_size()  # what the hooks of sharded parameters divide by
+        handles = [t.register_hook(lambda _, g=g: g * average) for t, g in replaced]
+        try:
+            torch.autograd.backward(outputs, [f * average for f in factors], retain_graph)
+        finally:
+            for handle in handles:
+                handle.remove()
 
     def rows(
         self, level: Level = "parameters", *, whole: bool = True, retain_graph: bool = True
@@ -308,6 +353,22 @@ class Step:
             extra: Scalars added to the sum.
             retain_graph: Keep the graph for another pass.
         """
+        outputs, factors = self._sum(cotangents, extra, among)
+        if not outputs or not inputs:
+            return [None] * len(inputs)
+        return list(
+            torch.autograd.grad(
+                outputs, inputs, factors, retain_graph=retain_graph, allow_unused=True
+            )
+        )
+
+    def _sum(
+        self,
+        cotangents: Sequence[Tensor] | None,
+        extra: Sequence[Tensor],
+        among: Sequence[int] | None = None,
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """The terms of a weighted sum, and what each is multiplied by."""
         outputs, factors = [], []
         if cotangents is not None:
             for position in range(len(self.present)) if among is None else among:
@@ -318,13 +379,7 @@ class Step:
         extra = [e for e in extra if e.requires_grad]  # all is frozen below: no gradient
         outputs += extra
         factors += [torch.ones_like(e) * (self.scale / world_size()) for e in extra]
-        if not outputs or not inputs:
-            return [None] * len(inputs)
-        return list(
-            torch.autograd.grad(
-                outputs, inputs, factors, retain_graph=retain_graph, allow_unused=True
-            )
-        )
+        return outputs, factors
 
     def recompute(self, only: Collection[str] | None = None) -> Step:
         """The Step of the same batch at the present parameters.
@@ -354,6 +409,16 @@ class Step:
     def values_now(self) -> Tensor:
         """Losses of the present tasks at the present parameters, `[a]`, without a graph."""
         return self.recompute().values
+
+
+def _without_labels(predictions: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
+    """Zeros with graphs and no labelled element.
+
+    Processes that shard parameters must all pass the same heads, also those whose part of the
+    batch has no labels.
+    """
+    zeros = {name: prediction.flatten()[:0].sum() for name, prediction in predictions.items()}
+    return {name: (zero, torch.zeros_like(zero)) for name, zero in zeros.items()}
 
 
 def _losses(

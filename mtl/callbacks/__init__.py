@@ -2,7 +2,15 @@
 
 from mtl.callbacks.checkpoint import AtomicCheckpointIO, RandomState
 from mtl.callbacks.cosines import GradientCosines
+from mtl.callbacks.gates import Gates
 from mtl.callbacks.history import History
 from mtl.callbacks.pictures import Pictures
 
-__all__ = ["AtomicCheckpointIO", "GradientCosines", "History", "Pictures", "RandomState"]
+__all__ = [
+    "AtomicCheckpointIO",
+    "Gates",
+    "GradientCosines",
+    "History",
+    "Pictures",
+    "RandomState",
+]

@@ -1,6 +1,7 @@
 """Small dense problems on Gramians: exact, in float64."""
 
 from mtl.linalg.bargaining import fair_weights
+from mtl.linalg.dependent import least_norm_solution, principal_components
 from mtl.linalg.equilibrate import Equilibrated, equilibrate
 from mtl.linalg.gramian import cosines, gramian, inner_products
 from mtl.linalg.min_norm import min_norm_weights
@@ -14,7 +15,9 @@ __all__ = [
     "fair_weights",
     "gramian",
     "inner_products",
+    "least_norm_solution",
     "min_norm_weights",
     "nonnegative_qp",
+    "principal_components",
     "project_simplex",
 ]

@@ -45,7 +45,7 @@ def find_baseline(
     Raises:
         DataError: A place that was named holds no single-task run of that protocol.
     """
-    alone = len(results.metrics) == 1 and where == "auto"  # it is a baseline itself
+    alone = results.single and where == "auto"  # it is a baseline itself
     if where is None or alone:
         return None
     folders = list(searched) if where == "auto" else [Path(where)]
@@ -68,9 +68,9 @@ def _own_runs(results: Results, folders: Sequence[Path]) -> Baseline | None:
             run = Results.read(path)
         except DataError:
             continue  # another program's file, or a run that was killed while writing
-        (task, *others) = run.metrics
-        if run.protocol == results.protocol and not others and task in found:
-            found[task].append(run.metrics[task])
+        if run.protocol == results.protocol and run.single:
+            for task in run.metrics.keys() & found.keys():
+                found[task].append(run.metrics[task])
     if not all(found.values()):
         return None
     values = {

@@ -23,8 +23,8 @@ def draw_curves(rows: Rows, folder: Path) -> list[Path]:
 
     Args:
         rows: Dicts with `step` and scalars by name, as `History` keeps them.
-        folder: Where `losses.png`, `metrics.png`, `weights.png` and `cosines.png` go; a picture
-            without data is not made.
+        folder: Where `losses.png`, `metrics.png`, `weights.png`, `cosines.png` and `gates.png` go;
+            a picture without data is not made.
 
     Returns:
         The files written.
@@ -38,6 +38,7 @@ def draw_curves(rows: Rows, folder: Path) -> list[Path]:
         ("metrics.png", _metrics),
         ("weights.png", _weights),
         ("cosines.png", _cosines),
+        ("gates.png", _gates),
     ):
         figure = draw(rows, names, tasks)
         if figure is not None:
@@ -85,6 +86,15 @@ def _cosines(rows: Rows, names: Sequence[str], tasks: Sequence[str]) -> plt.Figu
         axes = figure.axes[0]
         axes.axhline(0, color="0.5", linewidth=0.8)
         axes.set_ylim(-1.05, 1.05)
+    return figure
+
+
+def _gates(rows: Rows, names: Sequence[str], tasks: Sequence[str]) -> plt.Figure | None:
+    del tasks
+    lines = [(n, n.removeprefix("gate/")) for n in names if n.startswith("gate/")]
+    figure = _panels(rows, {"share of the second expert": lines}, names)
+    if figure is not None:
+        figure.axes[0].set_ylim(-0.02, 1.02)
     return figure
 
 

@@ -13,6 +13,8 @@ from typing import Any
 from mtl.errors import DataError
 
 FILE = "metrics.json"
+FAILURE = "error.txt"
+"""Where a run that failed leaves its traceback."""
 _VERSION = 1
 
 # What comparable runs have in common; nothing else decides the protocol.
@@ -37,6 +39,8 @@ class Results:
             optimizer, epochs), but not of the balancer, the seed and the choice of tasks.
         metrics: Task -> metric -> value on the test data.
         higher_is_better: Task -> metric -> direction.
+        shared: Whether the tasks shared parameters. If not, or with one task, the values are
+            single-task values.
         info: Steps, skipped steps, seconds, versions.
         delta_m: Mean relative drop against the baseline in percent, lower is better.
         delta_p: Relative gain, mean within each task first, in percent, higher is better.
@@ -49,10 +53,16 @@ class Results:
     protocol: str
     metrics: dict[str, dict[str, float]]
     higher_is_better: dict[str, dict[str, bool]]
+    shared: bool = True
     info: dict[str, Any] = field(default_factory=dict)
     delta_m: float | None = None
     delta_p: float | None = None
     baseline: str | None = None
+
+    @property
+    def single(self) -> bool:
+        """Whether the values are single-task values."""
+        return len(self.metrics) == 1 or not self.shared
 
     def write(self, folder: Path) -> Path:
         """Writes `metrics.json` into a folder, all of it or nothing."""
@@ -90,5 +100,7 @@ def protocol_of(config: Mapping[str, Any]) -> str:
     kept["trainer"] = {key: config["trainer"].get(key) for key in _TRAINER}
     data = {k: v for k, v in config["dataset"].items() if k not in _FREE}
     kept["dataset"] = data
+    if config.get("corrupt_tasks") is not None:
+        kept["corrupt_tasks"] = config["corrupt_tasks"]
     text = json.dumps(kept, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -16,7 +16,7 @@ class UncertaintyWeighting(Scalarizer):
         initial: Start of every `s_i`. The paper leaves it open: 0 gives weights of 1/2;
             LibMTL starts at -0.5.
 
-    The form is the regression one (Eq. 7, with `s = log sigma^2` as its section 4.2 advises),
+    The form is the regression one (with `s = log sigma^2`, as the paper advises),
     also for classification, where the paper's approximation has `exp(-s) L + s/2`; LibMTL does the
     same.
 

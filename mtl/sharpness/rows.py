@@ -8,7 +8,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from mtl.distributed import all_reduce, all_reduce_list, world_size
+from mtl.distributed import Held, all_reduce, all_reduce_list, world_size
 from mtl.errors import NonFiniteError
 from mtl.linalg import gramian
 from mtl.rows import Gradients
@@ -117,6 +117,9 @@ class GivenRows:
         heads: For each row its head's gradients. Default: none.
         used: Which of the shared parameters get a gradient. Default: all.
         factor: The combiner sees the rows times this; what it makes of them is divided by it.
+
+    Attributes:
+        held: The columns that this process passes to an aggregator; `None`: all.
     """
 
     def __init__(
@@ -133,6 +136,7 @@ class GivenRows:
         self._factor = factor
         self._heads = heads
         self._used = used or [True] * len(step.shared)
+        self.held = Held.here(jacobian.shape[1])
 
     def times(self, factor: Tensor | float) -> GivenRows:
         """The same rows, seen on another scale."""
@@ -142,8 +146,13 @@ class GivenRows:
 
     @property
     def jacobian(self) -> Tensor:
-        """What an aggregator sees, `[r, n]`, times the step's scale."""
-        return self._rows * self._factor
+        """What an aggregator sees: `[r, n]`, or the held columns, times the step's scale."""
+        rows = self._rows if self.held is None else self._rows[:, self.held.columns]
+        return rows * self._factor
+
+    def gather(self, part: Tensor) -> Tensor:
+        """All columns, `[..., n]`, of something that every process has for those it holds."""
+        return part if self.held is None else self.held.all_gather(part)
 
     @cached_property
     def _products(self) -> Tensor:
@@ -172,6 +181,10 @@ class GivenRows:
             NonFiniteError: A row is not finite.
         """
         return self._products * self._factor**2
+
+    def combine(self, weights: Tensor, heads: Tensor | None) -> Gradients:
+        """Gradients of all parameters for weights on the rows and on the heads."""
+        return self.weighted(weights) + self.specific(heads)
 
     def weighted(self, weights: Tensor) -> Gradients:
         """Gradients of the shared parameters for `weights @ rows`."""

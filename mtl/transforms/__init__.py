@@ -2,5 +2,6 @@
 
 from mtl.parts import Transform
 from mtl.transforms.log import Log
+from mtl.transforms.relative import Relative
 
-__all__ = ["Log", "Transform"]
+__all__ = ["Log", "Relative", "Transform"]

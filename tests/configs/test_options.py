@@ -45,8 +45,8 @@ def test_all_groups_are_covered():
     groups = {option.split("=")[0] for option in OPTIONS}
     assert groups == {
         "balancer", "balancer/combine", "balancer/regularizers", "balancer/sharpness",
-        "balancer/transforms", "callbacks", "dataset", "debug", "experiment", "logger", "model",
-        "optimizer", "scheduler", "sweep", "trainer",
+        "balancer/transforms", "callbacks", "dataset", "debug", "experiment", "logger",
+        "model", "optimizer", "sharing", "scheduler", "sweep", "trainer",
     }  # fmt: skip
 
 
@@ -72,7 +72,7 @@ def test_balancers_are_made(option, num_tasks):
     balancer = build(config.balancer)
     assert isinstance(balancer, Balancer)
     group, name = option.split("=")
-    named = (CONFIGS / "balancer" / "combine" / f"{name}.yaml").exists()
+    named = f"balancer/combine={name}" in OPTIONS  # other presets fill other slots
     if group == "balancer/combine" or (group == "balancer" and named):
         target = composed(f"balancer/combine={name}").balancer.combine._target_
         assert type(balancer.combine).__name__ == target.rsplit(".", 1)[1]
@@ -158,9 +158,11 @@ def test_trainers_are_made(option, tmp_path):
 
 
 def test_trainers_of_other_machines_differ_from_the_default_where_they_say():
-    default, gpu, ddp = (composed(f"trainer={name}").trainer for name in ("default", "gpu", "ddp"))
+    names = ("default", "gpu", "ddp", "fsdp")
+    default, gpu, ddp, fsdp = (composed(f"trainer={name}").trainer for name in names)
     assert {key for key in default if default[key] != gpu[key]} == {"accelerator"}
-    assert {key for key in default if default[key] != ddp[key]} == {"strategy", "devices"}
+    for several in (ddp, fsdp):
+        assert {key for key in default if default[key] != several[key]} == {"strategy", "devices"}
 
 
 PYTHON = {
@@ -182,7 +184,8 @@ def test_preset_equals_its_python_form(name):
 
 
 def test_presets_differ_from_each_other():
-    nodes = [str(composed(f"balancer={name}").balancer) for name in PRESETS]
+    configs = [composed(f"balancer={name}") for name in PRESETS]
+    nodes = [str((config.balancer, config.sharing)) for config in configs]
     assert len(set(nodes)) == len(nodes)
 
 

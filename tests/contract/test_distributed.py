@@ -8,10 +8,12 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from mtl import Step
+from mtl.distributed import Held
 from tests.support import VARIANTS, ToyData, make_balancer, make_model, state_of
 
 WORLD = 2
 STEPS = 3
+COLUMNS = (1, 7, 8)
 
 
 def batches(kind):
@@ -46,12 +48,20 @@ def train(variant, kind, rows):
     return state_of(model) | {f"balancer.{k}": v for k, v in state_of(balancer).items()}
 
 
+def there_and_back(columns):
+    """Two rows, the sum of each scattered over the processes and gathered again."""
+    held = Held.here(columns)
+    rows = torch.arange(2.0 * columns).view(2, -1) * (dist.get_rank() + 1)
+    return held.all_gather(torch.stack([held.reduce_scatter(row) for row in rows]))
+
+
 def process(rank, folder):
     torch.set_num_threads(1)
     store = f"file://{folder}/store"
     dist.init_process_group("gloo", init_method=store, rank=rank, world_size=WORLD)
     rows = slice(4 * rank, 4 * rank + 4)
     results = {(v, k): train(v, k, rows) for v in VARIANTS for k in ("full", "partial")}
+    results |= {columns: there_and_back(columns) for columns in COLUMNS}
     torch.save(results, Path(folder) / f"{rank}.pt")
     dist.destroy_process_group()
 
@@ -74,3 +84,10 @@ def test_two_processes_equal_one(results, variant, kind):
             torch.testing.assert_close(
                 found[name], value, rtol=1e-5, atol=1e-12, equal_nan=True, msg=f"{rank} {name}"
             )
+
+
+@pytest.mark.parametrize("columns", COLUMNS)
+def test_columns_are_shared_evenly_or_not(results, columns):
+    expected = torch.arange(2.0 * columns).view(2, -1) * sum(range(1, WORLD + 1))
+    for rank in range(WORLD):
+        torch.testing.assert_close(results[rank][columns], expected, rtol=0, atol=0)

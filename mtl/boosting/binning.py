@@ -1,0 +1,119 @@
+"""One binning of the features, shared by all trees of all blocks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+MISSING = 0
+_SAMPLE = 200_000
+
+
+@dataclass
+class Codes:
+    """Binned features.
+
+    Attributes:
+        values: uint8 or uint16 [d, n], bin of each feature and row; 0 is the bin of missing values.
+        sizes: int [d], number of bins of each feature, the missing one included.
+        categorical: bool [d].
+        missing: bool [d], whether the training rows had missing values.
+    """
+
+    values: NDArray
+    sizes: NDArray[np.int64]
+    categorical: NDArray[np.bool_]
+    missing: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return self.values.shape[1]
+
+    def merged(self, bins: int) -> tuple[Codes, NDArray[np.int64]]:
+        """Neighbouring bins joined until no numeric feature has more than `bins`.
+
+        Returns:
+            The coarser codes, and the number of fine bins in a coarse one for each feature. Fine
+            bins (b-1)w+1 .. bw make the coarse bin b; the missing bin stays alone.
+        """
+        width = np.where(self.categorical, 1, -(-(self.sizes - 1) // bins))
+        width = np.maximum(width, 1)
+        if (width == 1).all():
+            return self, width
+        values = np.empty_like(self.values)
+        for j, w in enumerate(width):
+            values[j] = (self.values[j].astype(np.int64) + (w - 1)) // w
+        sizes = -(-(self.sizes - 1) // width) + 1
+        return Codes(values, sizes, self.categorical, self.missing), width
+
+
+@dataclass
+class Binner:
+    """Quantile bins of numeric features, one bin a category of categorical ones.
+
+    A feature with at most `max_bins` distinct values gets a bin for each, with boundaries in the
+    middle of two neighbours, so that no split is lost.
+
+    Args:
+        max_bins: Largest number of bins of a numeric feature, without the one of missing values.
+        categorical: bool [d]; a categorical feature holds category numbers 0, 1, ... as floats.
+    """
+
+    max_bins: int
+    categorical: NDArray[np.bool_]
+    thresholds: list[NDArray[np.float64]] = field(default_factory=list, init=False)
+    categories: dict[int, int] = field(default_factory=dict, init=False)
+    missing: NDArray[np.bool_] = field(init=False)
+
+    def fit(self, x: NDArray[np.float64], seed: int) -> Binner:
+        """Places the boundaries; of more than 200,000 rows, a sample decides."""
+        rows = np.arange(len(x))
+        if len(x) > _SAMPLE:
+            rows = np.sort(np.random.default_rng(seed).choice(len(x), _SAMPLE, replace=False))
+        self.missing = np.array([bool(np.isnan(column).any()) for column in x.T], dtype=bool)
+        self.thresholds, self.categories = [], {}
+        for j, column in enumerate(x.T):
+            if self.categorical[j]:
+                self.categories[j] = int(np.nanmax(column, initial=-1)) + 1
+                self.thresholds.append(np.empty(0))
+            else:
+                self.thresholds.append(_boundaries(column[rows], self.max_bins))
+        return self
+
+    @property
+    def sizes(self) -> NDArray[np.int64]:
+        """Number of bins of each feature, the missing one included."""
+        return np.array(
+            [self.categories.get(j, len(t) + 1) + 1 for j, t in enumerate(self.thresholds)],
+            dtype=np.int64,
+        )
+
+    def transform(self, x: NDArray[np.float64]) -> Codes:
+        """Bins rows; categories that were not there in `fit` count as missing."""
+        sizes = self.sizes
+        dtype = np.uint8 if sizes.max(initial=1) <= 256 else np.uint16
+        values = np.empty((x.shape[1], len(x)), dtype)
+        for j, column in enumerate(x.T):
+            if self.categorical[j]:
+                known = (column >= 0) & (column < self.categories[j])
+                values[j] = np.where(known, column + 1, MISSING)
+            else:
+                values[j] = np.searchsorted(self.thresholds[j], column) + 1
+                values[j][np.isnan(column)] = MISSING
+        return Codes(values, sizes, self.categorical, self.missing)
+
+
+def _boundaries(column: NDArray[np.float64], bins: int) -> NDArray[np.float64]:
+    """Upper ends (inclusive) of all bins but the last."""
+    values = np.sort(column[~np.isnan(column)])
+    distinct = values[np.diff(values, prepend=-np.inf) > 0]
+    if len(distinct) > bins:
+        inner = np.arange(1, bins) / bins
+        cuts = np.unique(np.quantile(values, inner, method="lower"))
+        positions = np.searchsorted(distinct, cuts[cuts < distinct[-1]])
+    else:
+        positions = np.arange(len(distinct) - 1)
+    below, above = distinct[positions], distinct[positions + 1]
+    middle = below + (above - below) / 2
+    return np.where(middle < above, middle, below)

@@ -1,0 +1,241 @@
+"""Fits the three blocks, each with early stopping of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import expit
+
+from mtl.boosting.binning import Codes
+from mtl.boosting.blocks import Ensemble, Settings, with_task
+from mtl.boosting.gates import task_sums
+from mtl.boosting.losses import Loss
+from mtl.boosting.trees import Growth, Trees, grow
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+def fit(
+    codes: Codes,
+    y: Floats,
+    task: Ints,
+    weight: Floats,
+    loss: Loss,
+    start: Floats,
+    settings: Settings,
+) -> Ensemble:
+    """Fits an ensemble; with early stopping, once more on all rows for the rounds found.
+
+    Args:
+        codes: Binned features of n rows, sorted by task.
+        y: Targets [K, n]; class numbers [1, n].
+        task: Task numbers 0 .. T-1 [n], ascending, none left out.
+        weight: Weights of the rows [n].
+        loss: What is minimized.
+        start: Constant that the first tree adds to, [K].
+        settings: Everything else.
+    """
+    if settings.patience is None:
+        return Fitting(codes, y, task, weight, loss, start, settings).run()
+    found = Fitting(codes, y, task, weight, loss, start, settings).run()
+    if not settings.refit:
+        return found
+    rounds = (len(found.shared), len(found.gated), len(found.own))
+    again = replace(settings, patience=None, rounds=rounds)
+    ensemble = Fitting(codes, y, task, weight, loss, start, again).run()
+    ensemble.keep_task_rounds(found.task_rounds)
+    return ensemble
+
+
+class Fitting:
+    """The state of a fit: the ensemble so far and its raw predictions [K, n]."""
+
+    def __init__(
+        self,
+        codes: Codes,
+        y: Floats,
+        task: Ints,
+        weight: Floats,
+        loss: Loss,
+        start: Floats,
+        settings: Settings,
+    ) -> None:
+        self.codes, self.y, self.task, self.loss, self.settings = codes, y, task, loss, settings
+        self.first = np.flatnonzero(np.diff(task, prepend=-1))
+        tasks = len(self.first)
+        self.held_out = self._hold_out()
+        self.rows = None if self.held_out is None else np.flatnonzero(~self.held_out)
+        self.weight = None if (weight == 1).all() else weight
+        theta = settings.gate_spread * self._random(0, 0).standard_normal(tasks)
+        if settings.rounds[1] == 0:
+            theta[:] = 0
+        self.ensemble = Ensemble(start, theta, settings.task_as_category)
+        self.raw = np.repeat(start[:, None], len(codes), axis=1)
+
+    def run(self) -> Ensemble:
+        """Runs the blocks one after the other."""
+        ensemble = self.ensemble
+        del ensemble.shared[self._best(self._shared()) :]
+        best = self._best(self._gated())
+        del ensemble.gated[best:], ensemble.theta_history[best + 1 :]
+        ensemble.theta = ensemble.theta_history[-1]
+        ensemble.keep_task_rounds(self._best_of_tasks(self._own()))
+        return ensemble
+
+    def _random(self, block: int, iteration: int) -> np.random.Generator:
+        """Draws of an iteration do not depend on how many follow or came before."""
+        return np.random.default_rng([self.settings.seed, block, iteration])
+
+    def _hold_out(self) -> NDArray[np.bool_] | None:
+        """The rows that early stopping looks at: the same share of every task."""
+        if self.settings.patience is None:
+            return None
+        draws = self._random(0, 1).random(len(self.task))
+        order = np.lexsort((draws, self.task))
+        counts = np.diff(self.first, append=len(self.task))
+        rank = np.empty(len(draws))
+        rank[order] = np.arange(len(draws)) - np.repeat(self.first, counts)
+        return rank < np.floor(np.repeat(counts, counts) * self.settings.held_out)
+
+    def _derivatives(self, raw: Floats) -> tuple[Floats, Floats | None]:
+        """Weighted residual [K, n] and the curvature [1 or K, n] that leaves divide by."""
+        residual = self.loss.residual(self.y, raw)
+        curvature = self.loss.curvature(self.y, raw) if self.settings.newton else None
+        if self.weight is None:
+            return residual, curvature
+        if curvature is None:
+            return residual * self.weight, self.weight[None]
+        return residual * self.weight, curvature * self.weight
+
+    def _grow(
+        self,
+        block: int,
+        iteration: int,
+        codes: Codes,
+        grad: Floats,
+        hess: Floats | None,
+        growth: Growth,
+        own: bool = False,
+    ) -> tuple[Trees, Ints]:
+        """Grows the trees of an iteration on the rows and features that it sees."""
+        settings, rows, features = self.settings, self.rows, None
+        random = self._random(block, iteration)
+        if settings.subsample < 1:
+            rows = np.arange(len(codes)) if rows is None else rows
+            rows = rows[random.random(len(rows)) < settings.subsample]
+        if settings.max_features < 1:
+            count = max(1, round(settings.max_features * len(codes.sizes)))
+            features = np.sort(random.choice(len(codes.sizes), count, replace=False))
+        root, roots = (self.task, len(self.first)) if own else (None, 1)
+        return grow(
+            codes,
+            grad,
+            hess,
+            growth,
+            weight=self.weight,
+            rows=rows,
+            root=root,
+            roots=roots,
+            features=features,
+        )
+
+    def _shared(self) -> Iterator[Floats]:
+        as_category = self.settings.task_as_category
+        codes = with_task(self.codes, self.task) if as_category else self.codes
+        for i in range(self.settings.rounds[0]):
+            grad, hess = self._derivatives(self.raw)
+            hess = None if hess is None else hess[None]
+            trees, leaf = self._grow(1, i, codes, grad[None], hess, self.settings.growth)
+            self.ensemble.shared.append(trees)
+            self.raw = self.raw + trees.leaves[0].take(leaf[0], axis=1)
+            yield self.raw
+
+    def _gated(self) -> Iterator[Floats]:
+        """Both trees and the gate start from the same predictions (a Jacobi step)."""
+        ensemble, settings = self.ensemble, self.settings
+        base, theta = self.raw, ensemble.theta
+        out, non = np.zeros_like(base), np.zeros_like(base)
+        ensemble.theta_history.append(theta)
+        for i in range(settings.rounds[1]):
+            gate = expit(theta)[self.task]
+            share = np.stack([gate, 1 - gate])[:, None]
+            grad, hess = self._derivatives(self.raw)
+            gated_hess = hess if hess is None else np.broadcast_to(hess, (2, *hess.shape))
+            if settings.newton:
+                gated_hess = share if hess is None else share * hess
+            trees, leaf = self._grow(2, i, self.codes, share * grad, gated_hess, settings.growth)
+            theta = self._gate_step(theta, grad, hess, out - non)
+            ensemble.gated.append(trees)
+            ensemble.theta_history.append(theta)
+            out += trees.leaves[0].take(leaf[0], axis=1)
+            non += trees.leaves[1].take(leaf[1], axis=1)
+            gate = expit(theta)[self.task]
+            self.raw = base + (1 - gate) * non + gate * out
+            yield self.raw
+
+    def _gate_step(
+        self, theta: Floats, grad: Floats, hess: Floats | None, difference: Floats
+    ) -> Floats:
+        """The held-out rows do not move the gate."""
+        curvature = np.ones_like(grad[:1]) if hess is None else hess
+        if self.held_out is not None:
+            seen = ~self.held_out
+            grad, curvature = grad * seen, curvature * seen
+        return self.settings.gate_step(theta, grad, curvature, difference, self.first)
+
+    def _own(self) -> Iterator[Floats]:
+        codes, width = self.codes.merged(self.settings.bins_task)
+        for i in range(self.settings.rounds[2]):
+            grad, hess = self._derivatives(self.raw)
+            hess = None if hess is None else hess[None]
+            growth = self.settings.growth_task
+            trees, leaf = self._grow(3, i, codes, grad[None], hess, growth, own=True)
+            self.raw = self.raw + trees.leaves[self.task, :, leaf[0]].T
+            self.ensemble.own.append(trees.refined(width))
+            yield self.raw
+
+    def _best(self, block: Iterator[Floats]) -> int:
+        """Runs a block; returns its best number of iterations and goes back to it."""
+        patience = self.settings.patience
+        if self.held_out is None or patience is None:
+            return sum(1 for _ in block)
+        best, best_loss, best_raw = 0, self._held_out_loss()[-1], self.raw
+        for i, raw in enumerate(block, 1):
+            now = self._held_out_loss()[-1]
+            if now < best_loss:
+                best, best_loss, best_raw = i, now, raw
+            elif i - best >= patience:
+                break
+        self.raw = best_raw
+        return best
+
+    def _best_of_tasks(self, block: Iterator[Floats]) -> Ints:
+        """Runs the task block; returns the best number of iterations [T] of each task.
+
+        Tasks without held-out rows take the number that is best for the sum of the others.
+        """
+        patience = self.settings.patience
+        if self.held_out is None or patience is None:
+            return np.full(len(self.first), sum(1 for _ in block), dtype=np.int64)
+        best_loss = self._held_out_loss()
+        best = np.zeros(len(best_loss), dtype=np.int64)
+        for i, _ in enumerate(block, 1):
+            now = self._held_out_loss()
+            better = now < best_loss
+            best[better], best_loss[better] = i, now[better]
+            if (i - best).min() >= patience:
+                break
+        watched = task_sums(self.held_out.astype(float), self.first) > 0
+        return np.where(watched, best[:-1], best[-1])
+
+    def _held_out_loss(self) -> Floats:
+        """Loss on the held-out rows of each task, and of all of them together: [T + 1]."""
+        losses = self.loss.values(self.y, self.raw) * self.held_out
+        if self.weight is not None:
+            losses *= self.weight
+        by_task = task_sums(losses, self.first)
+        return np.append(by_task, by_task.sum())
