@@ -216,13 +216,27 @@ def cut(direction: Tensor, parameters: Sequence[Tensor]) -> Gradients:
     return [(p, part.view_as(p).to(p.dtype)) for p, part in zip(parameters, parts, strict=True)]
 
 
-def join(gradients: Gradients, parameters: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
-    """The sum of gradients by some parameters as one vector `[n]`."""
-    sums: dict[int, Tensor] = {}
+def unite(gradients: Gradients, parameters: Sequence[Tensor]) -> Gradients:
+    """One gradient for each of the parameters that have some; the sum where there are several."""
+    known = {id(p) for p in parameters}
+    sums: dict[int, tuple[Tensor, Tensor]] = {}
     for parameter, gradient in gradients:
         key = id(parameter)
-        sums[key] = sums[key] + gradient if key in sums else gradient
+        if key in sums:
+            sums[key] = (parameter, sums[key][1] + gradient)
+        elif key in known:
+            sums[key] = (parameter, gradient)
+    return list(sums.values())
+
+
+def join(gradients: Gradients, parameters: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
+    """The sum of gradients by some parameters as one vector `[n]`; zero where there is none."""
+    found = {id(p): g for p, g in unite(gradients, parameters)}
     return torch.cat(
-        [sums[id(p)].reshape(-1).to(dtype) if id(p) in sums else p.new_zeros(p.numel(), dtype=dtype)
-         for p in parameters]
-    )  # fmt: skip
+        [
+            found[id(p)].reshape(-1).to(dtype)
+            if id(p) in found
+            else p.new_zeros(p.numel(), dtype=dtype)
+            for p in parameters
+        ]
+    )

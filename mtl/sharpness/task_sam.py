@@ -25,7 +25,7 @@ from mtl.sharpness.perturbation import (
     relative_size,
     rises,
 )
-from mtl.sharpness.rows import GivenRows, TaskGradients, cut, join
+from mtl.sharpness.rows import GivenRows, TaskGradients, cut, join, unite
 from mtl.step import Step
 
 if TYPE_CHECKING:
@@ -210,11 +210,11 @@ class TaskSAM(Sharpness):
 
     def _keep(self, loss: Tensor, flat: Tensor) -> None:
         """Notes the part of `flat` that is orthogonal to `loss`, relative to its length."""
-        if self.every > 1:
-            length = loss.norm()
-            unit = loss / torch.where(length > 0, length, 1.0)
-            rest = flat - (flat @ unit) * unit
-            self._kept = rest / torch.maximum(torch.maximum(length, rest.norm()), _tiny(rest))
+        length = loss.norm()
+        unit = loss / torch.where(length > 0, length, 1.0)
+        rest = flat - (flat @ unit) * unit
+        longest = torch.maximum(length, rest.norm())
+        self._kept = rest / torch.where(longest > 0, longest, 1.0)
 
     # ------------------------------------------------------------------------------ perturbed
 
@@ -335,11 +335,11 @@ class TaskSAM(Sharpness):
 
     def _finish(self, step: Step, whole: Combined, loss: Gradients, flat: Gradients) -> Combined:
         """Logs the lengths of the parts, and keeps what the steps between need."""
-        dtype = step.values.dtype
-        vectors = [join(part, step.shared, dtype) for part in (loss, flat)]
-        self._keep(*vectors)
-        for name, vector in zip(("loss_norm", "flat_norm"), vectors, strict=True):
-            whole.scalars[f"sharpness/{name}"] = vector.norm() / step.scale
+        if self.every > 1:
+            dtype = step.values.dtype
+            self._keep(*(join(part, step.shared, dtype) for part in (loss, flat)))
+        for name, part in (("loss_norm", loss), ("flat_norm", flat)):
+            whole.scalars[f"sharpness/{name}"] = _length(step, part) / step.scale
         return whole
 
     # ------------------------------------------------------------------------------- warnings
@@ -411,16 +411,26 @@ def _check_stateless(mode: str, combine: Combiner) -> None:
         )
 
 
+def _length(step: Step, gradients: Gradients) -> Tensor:
+    """Norm of the shared parameters' gradient."""
+    parts = [g for _, g in unite(gradients, step.shared)]
+    if not parts:
+        return step.values.new_zeros(())
+    return torch.stack(torch._foreach_norm(parts)).norm()
+
+
 def _lengths(objectives: Objectives) -> Tensor:
     return objectives.gramian.diagonal().clamp_min(0).sqrt()
 
 
 def _cosines(step: Step, loss: Tensor, flat: Tensor) -> dict[str, Tensor]:
     """Cosine between loss row and flat row of each task, to log."""
-    products = torch.bmm(loss[:, None], flat[:, :, None]).reshape(-1)
-    norms = torch.linalg.vector_norm(loss, dim=1) * torch.linalg.vector_norm(flat, dim=1)
-    cosines = torch.where(norms > 0, products / torch.where(norms > 0, norms, 1.0), 0.0)
-    return {f"sharpness/cosine/{name}": cosines[i] for i, name in enumerate(step.present)}
+    cosines = {}
+    for name, a, b in zip(step.present, loss, flat, strict=True):
+        square = torch.dot(a, a) * torch.dot(b, b)
+        cosine = torch.dot(a, b) / torch.where(square > 0, square, 1.0).sqrt()
+        cosines[f"sharpness/cosine/{name}"] = cosine
+    return cosines
 
 
 def _precision(step: Step) -> torch.dtype | None:
@@ -430,7 +440,3 @@ def _precision(step: Step) -> torch.dtype | None:
         if tensor.dtype in (torch.bfloat16, torch.float16):
             return tensor.dtype
     return None
-
-
-def _tiny(like: Tensor) -> Tensor:
-    return like.new_tensor(torch.finfo(like.dtype).tiny)
