@@ -164,6 +164,13 @@ class TaskSAM(Sharpness):
             _check_stateless(self.combine, balancer.combine)
         self.flat_combine = None if linear else _twin(balancer.combine)
 
+    def describe(self, num_tasks: int) -> str:
+        """What it adds to the cost of a step, in words."""
+        times = f" {num_tasks} times" if self.perturbation == "per_task" and num_tasks > 1 else ""
+        when = f" in 1 of {self.every} steps" if self.every > 1 else ""
+        when += f" after {self.start:.0%} of the training" if self.start else ""
+        return f"TaskSAM evaluates the batch again{times}, with rows of its own,{when}".rstrip(",")
+
     def forward(self, step: Step, balancer: Balancer) -> Combined:
         """Loss part and flat part of the step."""
         if not self.ball or not self._started(step):
