@@ -360,7 +360,7 @@ class TaskSAM(Sharpness):
         if relative < rounding / 4:
             warnings.warn(
                 f"The perturbation is {relative:.1e} of the parameters' length, rounding in {low} "
-                f"{rounding:.1e}: the flat part is mostly rounding noise. Enlarge the radius, "
+                f"{rounding:.1e}: the flat part is largely rounding noise. Enlarge the radius, "
                 'train in float32, or use combine="direct".',
                 RuntimeWarning,
                 stacklevel=2,
