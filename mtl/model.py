@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,13 +70,19 @@ class MultiTaskModel(nn.Module):
         self.backbone = backbone
         self.heads = nn.ModuleDict(dict(heads))
 
-    def forward(self, inputs: Any) -> Outputs:
-        """Predictions of all tasks (of those in `inputs` if every task has its own)."""
+    def forward(self, inputs: Any, only: Collection[str] | None = None) -> Outputs:
+        """Predictions of all tasks (of those in `inputs` if every task has its own).
+
+        Args:
+            inputs: What the backbone takes, or a mapping from task names to that.
+            only: Names of tasks whose predictions are needed; the others are left out.
+        """
+        chosen = [name for name in self.heads if only is None or name in only]
         if isinstance(inputs, Mapping) and inputs and set(inputs) <= set(self.heads.keys()):
-            features = {name: self.backbone(value) for name, value in inputs.items()}
+            features = {n: self.backbone(value) for n, value in inputs.items() if n in chosen}
         else:
             shared = self.backbone(inputs)
-            features = dict.fromkeys(self.heads.keys(), shared)
+            features = dict.fromkeys(chosen, shared)
         return Outputs(
             predictions={name: self.heads[name](value) for name, value in features.items()},
             representation={

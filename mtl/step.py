@@ -19,13 +19,13 @@ from torch import Tensor
 from mtl.distributed import all_reduce, all_reduce_list, world_size
 from mtl.errors import NonFiniteError, TaskError, UnsupportedError
 from mtl.factors import Factor, LinearCall, record_linear_calls, worthwhile
+from mtl.model import MultiTaskModel
 from mtl.parts import Needs
 from mtl.replay import Replay
 from mtl.rows import Rows
 from mtl.sharding import is_sharded
 
 if TYPE_CHECKING:
-    from mtl.model import MultiTaskModel
     from mtl.task import Task
 
 Level = Literal["parameters", "representation"]
@@ -138,13 +138,15 @@ class Step:
 
         def run(recompute: Replay | None, only: Collection[str] | None = None) -> Step:
             chosen = known if only is None else [task for task in known if task.name in only]
+            # Heads that draw must draw in the same order: then all of them run.
+            alone = only if separable and isinstance(model, MultiTaskModel) else None
             calls: list[LinearCall] = []
             sharded = is_sharded(model.parameters())
             noted = needs & (Needs.GRAMIAN | Needs.JACOBIAN | Needs.REPRESENTATION) == Needs.GRAMIAN
             recorder = record_linear_calls(model, calls) if noted else contextlib.nullcontext()
             with context():
                 with recorder:
-                    outputs = model(inputs)
+                    outputs = model(inputs, **({} if alone is None else {"only": alone}))
                 pairs = _losses(chosen, outputs.predictions, targets)
             groups = model.parameter_groups()
             if sharded:
@@ -163,8 +165,13 @@ class Step:
             step.training = model.training
             return step
 
-        again = needs & (Needs.RECOMPUTE | Needs.AFTER_STEP)
-        return run(Replay(run, model) if again else None)
+        separable = False
+        if not needs & (Needs.RECOMPUTE | Needs.AFTER_STEP):
+            return run(None)
+        replay = Replay(run, model)
+        step = run(replay)
+        separable = Needs.RECOMPUTE in needs and not replay.drawn
+        return step
 
     # ---------------------------------------------------------------- what is known of the losses
 

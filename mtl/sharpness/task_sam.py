@@ -18,10 +18,10 @@ from mtl.rows import Gradients
 from mtl.sharpness.joint import ascend
 from mtl.sharpness.perturbation import (
     Ball,
+    Excursion,
     Norm,
     check_mode,
     check_owners,
-    perturbed,
     relative_size,
     rises,
 )
@@ -256,14 +256,17 @@ class TaskSAM(Sharpness):
         subtrahend = clean.rows, 1 / world_size() if self.sync_perturbation else 1.0
         values = torch.empty_like(step.values)
         every = list(range(len(step.present)))
-        for tasks in [every] if self.perturbation == "joint" else [[i] for i in every]:
-            offsets = self._offsets(clean, tasks)
-            self._check_precision(offsets, low)
-            with perturbed(offsets):
+        with Excursion(step.parameters) as excursion:
+            for tasks in [every] if self.perturbation == "joint" else [[i] for i in every]:
+                if self.ball.adaptive:  # it looks at the parameters
+                    excursion.go([])
+                offsets = self._offsets(clean, tasks)
+                self._check_precision(offsets, low)
+                excursion.go(offsets)
                 again = step.recompute([step.present[i] for i in tasks])
                 again.check_finite()
                 moved.take(again, tasks, subtrahend)
-            values[tasks] = again.values
+                values[tasks] = again.values
         moved.used = [a or b for a, b in zip(moved.used, clean.used, strict=True)]
         return moved, rises(step.present, step.values, values)
 
