@@ -30,7 +30,7 @@ from mtl import Balancer, MultiTaskModel, Step, Task, Weighting  # noqa: E402
 from mtl.config import build, register_schema  # noqa: E402
 from mtl.sharpness import TaskSAM  # noqa: E402
 
-EPOCHS, COUNT, LAST = 30, 4000, 10
+EPOCHS, COUNT, LAST = 20, 4000, 10
 MODEL = ("model=mlp", "model.backbone.in_features=784")
 RHO = 0.1
 TASK_SAM = ("balancer/sharpness=task_sam", f"balancer.sharpness.rho_shared={RHO}")
