@@ -92,6 +92,13 @@ class TaskGradients:
         ]
         return self
 
+    def check_heads(self) -> None:
+        """Raises `NonFiniteError` where the gradient of a head is NaN or infinite."""
+        norms = [length(self.of_head(row), self.rows) for row in range(len(self.names))]
+        bad = (~torch.stack(norms).isfinite()).tolist()
+        if any(bad):
+            raise NonFiniteError(*(n for n, b in zip(self.names, bad, strict=True) if b))
+
     def of_shared(self, row: int | None = None) -> Gradients:
         """Shared parameters with the gradient of a task, or of the sum of all losses."""
         flat = self.rows.sum(0) if row is None else self.rows[row]
@@ -214,6 +221,13 @@ def cut(direction: Tensor, parameters: Sequence[Tensor]) -> Gradients:
     """Pieces of a vector `[n]` in the shapes of the parameters."""
     parts = direction.split([p.numel() for p in parameters])
     return [(p, part.view_as(p).to(p.dtype)) for p, part in zip(parameters, parts, strict=True)]
+
+
+def length(gradients: Gradients, like: Tensor) -> Tensor:
+    """Norm of several gradients together; a zero like `like` where there is none."""
+    if not gradients:
+        return like.new_zeros(())
+    return torch.stack(torch._foreach_norm([g for _, g in gradients])).norm().to(like)
 
 
 def unite(gradients: Gradients, parameters: Sequence[Tensor]) -> Gradients:

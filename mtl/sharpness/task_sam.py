@@ -25,7 +25,7 @@ from mtl.sharpness.perturbation import (
     relative_size,
     rises,
 )
-from mtl.sharpness.rows import GivenRows, TaskGradients, cut, join, unite
+from mtl.sharpness.rows import GivenRows, TaskGradients, cut, join, length, unite
 from mtl.step import Step
 
 if TYPE_CHECKING:
@@ -217,10 +217,10 @@ class TaskSAM(Sharpness):
 
     def _keep(self, loss: Tensor, flat: Tensor) -> None:
         """Notes the part of `flat` that is orthogonal to `loss`, relative to its length."""
-        length = loss.norm()
-        unit = loss / torch.where(length > 0, length, 1.0)
+        size = loss.norm()
+        unit = loss / torch.where(size > 0, size, 1.0)
         rest = flat - (flat @ unit) * unit
-        longest = torch.maximum(length, rest.norm())
+        longest = torch.maximum(size, rest.norm())
         self._kept = rest / torch.where(longest > 0, longest, 1.0)
 
     # ------------------------------------------------------------------------------ perturbed
@@ -231,6 +231,9 @@ class TaskSAM(Sharpness):
             ascent = ascend(step, balancer, objectives, self.ball, sync=self.sync_perturbation)
             if not ascent.loss:
                 return ascent.whole
+            if self.flat_coef != 1:
+                rest = [(p, (self.flat_coef - 1) * g) for p, g in unite(ascent.flat, step.shared)]
+                ascent.whole.gradients.extend(rest)
             return self._finish(step, ascent.whole, ascent.loss, ascent.flat)
         extra = objectives.take_extra()
         low = _precision(step)
@@ -243,6 +246,7 @@ class TaskSAM(Sharpness):
         if not self.sync_perturbation:
             clean.reduce()
         moved.reduce()
+        moved.check_heads()
         scalars |= _cosines(step, clean.rows, moved.rows)
         combined = self._combined(mode, step, balancer, objectives, clean, moved)
         scalars |= combined.scalars
@@ -349,7 +353,8 @@ class TaskSAM(Sharpness):
             dtype = step.values.dtype
             self._keep(*(join(part, step.shared, dtype) for part in (loss, flat)))
         for name, part in (("loss_norm", loss), ("flat_norm", flat)):
-            whole.scalars[f"sharpness/{name}"] = _length(step, part) / step.scale
+            own = unite(part, step.shared)
+            whole.scalars[f"sharpness/{name}"] = length(own, step.values) / step.scale
         return whole
 
     # ------------------------------------------------------------------------------- warnings
@@ -419,14 +424,6 @@ def _check_stateless(mode: str, combine: Combiner) -> None:
             f"weighting or aggregator without state for single tasks. Got "
             f'{type(combine).__name__}. Use combine="decomposed".'
         )
-
-
-def _length(step: Step, gradients: Gradients) -> Tensor:
-    """Norm of the shared parameters' gradient."""
-    parts = [g for _, g in unite(gradients, step.shared)]
-    if not parts:
-        return step.values.new_zeros(())
-    return torch.stack(torch._foreach_norm(parts)).norm()
 
 
 def _lengths(objectives: Objectives) -> Tensor:
