@@ -93,4 +93,5 @@ def _measure(case: tuple[str, str]) -> int:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # the profiler writes there
     torch.set_num_threads(1)
     name, kind = case
-    return peak_bytes(_run(_problem(name)[1], kind, 4))
+    steps = 1 if kind == _BASE or kind in _UNITS else 4
+    return peak_bytes(_run(_problem(name)[1], kind, steps))
