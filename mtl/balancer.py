@@ -228,17 +228,12 @@ class Balancer(nn.Module):
             whole=Needs.JACOBIAN in self.needs,
         )
 
-    def combined(self, objectives: Objectives, combiner: Combiner | None = None) -> Combined:
-        """What the combiner makes of objectives.
-
-        Args:
-            objectives: As `objectives` gives them, or moved elsewhere.
-            combiner: Another one than the balancer's own.
-        """
+    def combined(self, objectives: Objectives) -> Combined:
+        """What the combiner makes of objectives, as `objectives` gives them or moved elsewhere."""
         if objectives.single:
             combined = objectives.minimize(objectives.values.sum())
         else:
-            combined = (combiner or self.combine).combine(objectives)
+            combined = self.combine.combine(objectives)
         combined.scalars.update(objectives.scalars)
         return combined
 

@@ -134,12 +134,13 @@ class Objectives:
     def minimize(self, scalar: Tensor) -> Combined:
         """Gradients of a scalar function of `values`, by one backward pass in all."""
         slopes = self.slopes(scalar)
-        weights, own = slopes.weights, slopes.gradients
+        weights = slopes.weights
         assert weights is not None
-        if self._given is not None:
-            rows = self._given
-            return Combined(rows.weighted(weights) + rows.specific(weights) + own, weights=weights)
-        return Combined(self._pass(weights) + own, weights=weights)
+        if self._given is None:
+            gradients = self._pass(weights)
+        else:
+            gradients = self._given.combine(weights, weights)
+        return Combined(gradients + slopes.gradients, weights=weights)
 
     def slopes(self, scalar: Tensor) -> Combined:
         """What `minimize` gives but for the model's gradients: weights, and learned parameters."""

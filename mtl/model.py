@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,8 +54,9 @@ class MultiTaskModel(nn.Module):
 
     Multi-input data: where `inputs` is a mapping keyed by task names, every task has its own
     inputs, and the backbone runs once a task; or once for several tasks, if it says by an attribute
-    `independent_samples = True` that no sample's output depends on another (no BatchNorm). Other architectures are modules that answer the same
-    two questions: `forward` gives `Outputs`, and `parameter_groups` says who owns what.
+    `independent_samples = True` that no sample's output depends on another (no BatchNorm). Other
+    architectures are modules that answer the same two questions: `forward` gives `Outputs`, and
+    `parameter_groups` says who owns what.
 
     Raises:
         TaskError: No head, or two tasks of the same name.
@@ -77,23 +78,31 @@ class MultiTaskModel(nn.Module):
         """Whether tasks with inputs of their own can go through the backbone at once."""
         return bool(getattr(self.backbone, "independent_samples", False))
 
-    def forward(self, inputs: Any, together: Sequence[Sequence[str]] = ()) -> Outputs:
+    def forward(
+        self,
+        inputs: Any,
+        together: Sequence[Sequence[str]] = (),
+        only: Collection[str] | None = None,
+    ) -> Outputs:
         """Predictions of all tasks (of those in `inputs` if every task has its own).
 
         Args:
             inputs: What the backbone takes, or task name -> that.
             together: Groups of tasks that go through the backbone at once, if it has
                 `independent_samples`; others go alone.
+            only: Names of tasks whose predictions are needed; the others are left out.
         """
+        chosen = [name for name in self.heads if only is None or name in only]
         if isinstance(inputs, Mapping) and inputs and set(inputs) <= set(self.heads.keys()):
+            own = {name: value for name, value in inputs.items() if name in chosen}
             features: dict[str, Any] = {}
             for group in together if self.joins else ():
-                features |= _joined(self.backbone, {n: inputs[n] for n in group if n in inputs})
-            alone = inputs.keys() - features.keys()
-            features |= {name: self.backbone(inputs[name]) for name in inputs if name in alone}
+                features |= _joined(self.backbone, {n: own[n] for n in group if n in own})
+            alone = own.keys() - features.keys()
+            features |= {name: self.backbone(own[name]) for name in own if name in alone}
         else:
             shared = self.backbone(inputs)
-            features = dict.fromkeys(self.heads.keys(), shared)
+            features = dict.fromkeys(chosen, shared)
         return Outputs(
             predictions={name: self.heads[name](value) for name, value in features.items()},
             representation={

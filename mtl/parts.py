@@ -204,6 +204,10 @@ class Sharpness(Part):
     def wrap(self, balancer: Balancer) -> None:
         """Called once by the balancer that this becomes a part of, to check that both fit."""
 
+    def describe(self, num_tasks: int) -> str:  # noqa: ARG002
+        """What it adds to the cost of a step, in words."""
+        return f"{type(self).__name__} evaluates the batch again"
+
 
 class Stochastic(nn.Module):
     """Mix-in for parts that draw: same draws in every process and after a resume.

@@ -31,6 +31,14 @@ class Replay:
         self._cpu_state = torch.get_rng_state()
         self._cuda_states = [torch.cuda.get_rng_state(i) for i in self._devices]
 
+    @property
+    def drawn(self) -> bool:
+        """Whether the global generators have moved since."""
+        if not torch.equal(torch.get_rng_state(), self._cpu_state):
+            return True
+        now = [torch.cuda.get_rng_state(i) for i in self._devices]
+        return any(not torch.equal(a, b) for a, b in zip(now, self._cuda_states, strict=True))
+
     def __call__(self, only: Collection[str] | None = None) -> Step:
         """The Step at the present parameters, of all tasks or some."""
         before = [

@@ -19,6 +19,7 @@ from torch import Tensor
 from mtl.distributed import all_reduce, all_reduce_list, world_size
 from mtl.errors import NonFiniteError, TaskError, UnsupportedError
 from mtl.factors import Factor, LinearCall, record_linear_calls, worthwhile
+from mtl.model import MultiTaskModel
 from mtl.parts import Needs
 from mtl.replay import Replay
 from mtl.rows import Rows
@@ -26,7 +27,6 @@ from mtl.second_order import InputGradients, twice_differentiable
 from mtl.sharding import is_sharded
 
 if TYPE_CHECKING:
-    from mtl.model import MultiTaskModel
     from mtl.task import Task
 
 Level = Literal["parameters", "representation"]
@@ -153,6 +153,8 @@ class Step:
 
         def run(recompute: Replay | None, only: Collection[str] | None = None) -> Step:
             chosen = known if only is None else [task for task in known if task.name in only]
+            # Heads that draw must draw in the same order: then all of them run.
+            alone = only if separable and isinstance(model, MultiTaskModel) else None
             calls: list[LinearCall] = []
             sharded = is_sharded(model.parameters())
             noted = needs & (Needs.GRAMIAN | Needs.JACOBIAN | Needs.REPRESENTATION) == Needs.GRAMIAN
@@ -164,7 +166,8 @@ class Step:
                 layers = twice_differentiable(model, [*own, *groups.tied])
             with context():
                 with recorder, layers as input_gradients:
-                    outputs = model(inputs, *joined)
+                    part = {} if alone is None else {"only": alone}
+                    outputs = model(inputs, *joined, **part)
                 pairs = _losses(chosen, outputs.predictions, targets)
             if sharded:
                 pairs = _without_labels(outputs.predictions) | pairs
@@ -183,8 +186,13 @@ class Step:
             step.training = model.training
             return step
 
-        again = needs & (Needs.RECOMPUTE | Needs.AFTER_STEP)
-        return run(Replay(run, model) if again else None)
+        separable = False
+        if not needs & (Needs.RECOMPUTE | Needs.AFTER_STEP):
+            return run(None)
+        replay = Replay(run, model)
+        step = run(replay)
+        separable = Needs.RECOMPUTE in needs and not replay.drawn
+        return step
 
     # ---------------------------------------------------------------- what is known of the losses
 

@@ -95,10 +95,10 @@ VARIANTS = {name: preset(name) for name in PRESETS} | {
         "balancer/sharpness=task_sam",
         "balancer.sharpness={adaptive: true, norm: joint, every: 2}",
     ],
-    "db_mtl + joint task_sam": [
+    "db_mtl + joint task_sam every second step": [
         "balancer=db_mtl",
         "balancer/sharpness=task_sam",
-        "balancer.sharpness.perturbation=joint",
+        "balancer.sharpness={perturbation: joint, every: 2}",
     ],
     "famo + task_sam": ["balancer=famo", "balancer/sharpness=task_sam"],
     **{

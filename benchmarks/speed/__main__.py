@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from rich.console import Console
 
-from benchmarks.speed import combine, costs, memory, peers, training
+from benchmarks.speed import combine, costs, memory, peers, sharpness, training
 from benchmarks.speed.networks import NETWORKS
 from benchmarks.speed.tables import Table, rewrite
 
@@ -50,6 +50,12 @@ PARTS = {
         1,
         memory.tables,
         tuple(NETWORKS),
+    ),
+    "sharpness": Part(
+        "PCGrad with and without task-SAM, time and peak memory",
+        5,
+        sharpness.tables,
+        ("W1", "W2", "W3", "W2x40"),
     ),
     "costs": Part("the cost columns of the README's method table", 5, costs.tables),
 }
@@ -93,7 +99,10 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("part", choices=PARTS, help="what to measure")
     parser.add_argument("--rounds", type=int, help="rounds that count, at least 2")
     parser.add_argument(
-        "--networks", nargs="+", choices=NETWORKS, help="only these, for peers and memory"
+        "--networks",
+        nargs="+",
+        choices=[*NETWORKS, "W2x40"],
+        help="only these, for peers, memory and sharpness",
     )
     parser.add_argument("--markdown", action="store_true", help="print Markdown")
     parser.add_argument(

@@ -69,6 +69,16 @@ class GradientCost:
         """Forward, and what a balancer does to fill `.grad` and after the optimizer's step."""
         return self._balanced(balancer, *self._model())
 
+    def training(self, balancer: Balancer, steps: int) -> Run:
+        """The same so many times, told that these are a training from its start to its end."""
+        model, tasks = self._model()
+
+        def run() -> None:
+            for i in range(steps):
+                self._balanced(balancer, model, tasks, progress=i / steps)()
+
+        return run
+
     def passes(self, balancer: Balancer) -> tuple[int, int]:
         """How often a step goes forwards and backwards through the backbone."""
         model, tasks = self._model()
@@ -87,10 +97,17 @@ class GradientCost:
         self._balanced(balancer, model, tasks)()
         return counts[0], counts[1]
 
-    def _balanced(self, balancer: Balancer, model: MultiTaskModel, tasks: list[Task]) -> Run:
+    def _balanced(
+        self,
+        balancer: Balancer,
+        model: MultiTaskModel,
+        tasks: list[Task],
+        progress: float | None = None,
+    ) -> Run:
         def run() -> None:
             model.zero_grad()
             step = Step.evaluate(model, tasks, self._batch, needs=balancer.needs)
+            step.progress = progress
             report = balancer.backward(step)
             if report.nonfinite:
                 raise RuntimeError(f"Expected finite losses and rows. Got {report}.")

@@ -41,17 +41,18 @@ def describe_cost(balancer: Balancer, model: MultiTaskModel, num_tasks: int) -> 
     if rows and any(isinstance(module, GradientMemory) for module in balancer.modules()):
         memory += ", as much again kept from step to step and in checkpoints"
     count = sum(p.numel() for p in shared)
+    again = _again(balancer, num_tasks)
     return (
-        f"A step takes {passes}, {memory}{_again(balancer)}. Shared parameters: {count:,}. With "
-        f"several processes, {exchanged} are summed over them."
+        f"A step takes {passes}, {memory}{again}. Shared parameters: {count:,}. With several "
+        f"processes, {exchanged} are summed over them."
     )
 
 
-def _again(balancer: Balancer) -> str:
+def _again(balancer: Balancer, num_tasks: int) -> str:
     """What is evaluated beyond the one point."""
     again = ""
     if balancer.sharpness is not None:
-        again += f", and {type(balancer.sharpness).__name__} evaluates the batch again"
+        again += f", and {balancer.sharpness.describe(num_tasks)}"
     if Needs.AFTER_STEP in balancer.needs:
         again += ", and one forward pass after the optimizer's step"
     return again

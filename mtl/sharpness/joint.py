@@ -9,9 +9,11 @@ from torch import Tensor
 
 from mtl.distributed import all_reduce_list
 from mtl.engine import Combined, Objectives
+from mtl.errors import NonFiniteError
 from mtl.parts import Scalarizer, Sharpness
 from mtl.rows import Gradients
 from mtl.sharpness.perturbation import Ball, Norm, check_mode, perturbed, rises
+from mtl.sharpness.rows import length
 from mtl.step import Step
 
 if TYPE_CHECKING:
@@ -109,6 +111,8 @@ def ascend(
             flat: Gradients = []
         else:
             gradients = _pairs(step, again.gradient(weights))
+            if not bool(length(gradients, step.values).isfinite()):
+                raise NonFiniteError(*step.present)
             combined = Combined(linear.gradients + gradients, weights=weights)
             flat = _difference(gradients, _pairs(step, clean))
         again.release()

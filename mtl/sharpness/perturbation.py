@@ -87,23 +87,48 @@ class Ball:
         return [(p, e.to(p.dtype)) for p, e in zip(parameters, offsets, strict=True)]
 
 
-@contextmanager
-def perturbed(offsets: Gradients) -> Iterator[None]:
-    """Adds to parameters, and puts the old values back by copy, also after an error.
+class Excursion:
+    """Takes parameters to other points, and back to where they were by copy, also after an error.
 
     In place and without `.data`: a backward pass through a graph that was made before raises.
+
+        with Excursion(parameters) as excursion:
+            excursion.go(offsets)
+            ...
+
+    Args:
+        parameters: Those that move.
     """
-    parameters = [p for p, _ in offsets]
-    with torch.no_grad():
-        saved = [p.clone() for p in parameters]
-        try:
-            if parameters:
-                torch._foreach_add_(parameters, [e for _, e in offsets])
-            with torch.enable_grad():
-                yield
-        finally:
-            if parameters:
-                torch._foreach_copy_(parameters, saved)
+
+    def __init__(self, parameters: Sequence[Tensor]) -> None:
+        self._clean = {id(p): (p, p.detach().clone()) for p in parameters}
+        self._away: set[int] = set()
+
+    def __enter__(self) -> Excursion:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.go([])
+
+    @torch.no_grad()
+    def go(self, offsets: Gradients) -> None:
+        """To the point that lies so far from the start; parameters that are not named go back."""
+        left = self._away - {id(p) for p, _ in offsets}
+        self._away |= {id(p) for p, _ in offsets}
+        for parameter, offset in offsets:
+            torch.add(self._clean[id(parameter)][1], offset, out=parameter)
+        for key in left:
+            parameter, clean = self._clean[key]
+            parameter.copy_(clean)
+        self._away -= left
+
+
+@contextmanager
+def perturbed(offsets: Gradients) -> Iterator[None]:
+    """Is at that distance, and then back."""
+    with Excursion([p for p, _ in offsets]) as excursion:
+        excursion.go(offsets)
+        yield
 
 
 def check_mode(step: Step) -> None:

@@ -8,7 +8,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from mtl.distributed import all_reduce, all_reduce_list, world_size
+from mtl.distributed import Held, all_reduce, all_reduce_list, world_size
 from mtl.errors import NonFiniteError
 from mtl.linalg import gramian
 from mtl.rows import Gradients
@@ -92,6 +92,13 @@ class TaskGradients:
         ]
         return self
 
+    def check_heads(self) -> None:
+        """Raises `NonFiniteError` where the gradient of a head is NaN or infinite."""
+        norms = [length(self.of_head(row), self.rows) for row in range(len(self.names))]
+        bad = (~torch.stack(norms).isfinite()).tolist()
+        if any(bad):
+            raise NonFiniteError(*(n for n, b in zip(self.names, bad, strict=True) if b))
+
     def of_shared(self, row: int | None = None) -> Gradients:
         """Shared parameters with the gradient of a task, or of the sum of all losses."""
         flat = self.rows.sum(0) if row is None else self.rows[row]
@@ -117,6 +124,9 @@ class GivenRows:
         heads: For each row its head's gradients. Default: none.
         used: Which of the shared parameters get a gradient. Default: all.
         factor: The combiner sees the rows times this; what it makes of them is divided by it.
+
+    Attributes:
+        held: The columns that this process passes to an aggregator; `None`: all.
     """
 
     def __init__(
@@ -133,6 +143,7 @@ class GivenRows:
         self._factor = factor
         self._heads = heads
         self._used = used or [True] * len(step.shared)
+        self.held = Held.here(jacobian.shape[1])
 
     def times(self, factor: Tensor | float) -> GivenRows:
         """The same rows, seen on another scale."""
@@ -142,8 +153,13 @@ class GivenRows:
 
     @property
     def jacobian(self) -> Tensor:
-        """What an aggregator sees, `[r, n]`, times the step's scale."""
-        return self._rows * self._factor
+        """What an aggregator sees: `[r, n]`, or the held columns, times the step's scale."""
+        rows = self._rows if self.held is None else self._rows[:, self.held.columns]
+        return rows * self._factor
+
+    def gather(self, part: Tensor) -> Tensor:
+        """All columns, `[..., n]`, of something that every process has for those it holds."""
+        return part if self.held is None else self.held.all_gather(part)
 
     @cached_property
     def _products(self) -> Tensor:
@@ -177,13 +193,6 @@ class GivenRows:
     def unscaled(self) -> Tensor:
         """`jacobian` without the step's scale."""
         return self.jacobian / self._step.scale
-
-    held = None
-    """Every process has all columns."""
-
-    def gather(self, part: Tensor) -> Tensor:
-        """All columns of something made of the rows."""
-        return part
 
     def combine(self, weights: Tensor, heads: Tensor | None) -> Gradients:
         """Gradients of the shared parameters for `weights @ rows`, and of the heads, weighted."""
@@ -219,13 +228,34 @@ def cut(direction: Tensor, parameters: Sequence[Tensor]) -> Gradients:
     return [(p, part.view_as(p).to(p.dtype)) for p, part in zip(parameters, parts, strict=True)]
 
 
-def join(gradients: Gradients, parameters: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
-    """The sum of gradients by some parameters as one vector `[n]`."""
-    sums: dict[int, Tensor] = {}
+def length(gradients: Gradients, like: Tensor) -> Tensor:
+    """Norm of several gradients together; a zero like `like` where there is none."""
+    if not gradients:
+        return like.new_zeros(())
+    return torch.stack(torch._foreach_norm([g for _, g in gradients])).norm().to(like)
+
+
+def unite(gradients: Gradients, parameters: Sequence[Tensor]) -> Gradients:
+    """One gradient for each of the parameters that have some; the sum where there are several."""
+    known = {id(p) for p in parameters}
+    sums: dict[int, tuple[Tensor, Tensor]] = {}
     for parameter, gradient in gradients:
         key = id(parameter)
-        sums[key] = sums[key] + gradient if key in sums else gradient
+        if key in sums:
+            sums[key] = (parameter, sums[key][1] + gradient)
+        elif key in known:
+            sums[key] = (parameter, gradient)
+    return list(sums.values())
+
+
+def join(gradients: Gradients, parameters: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
+    """The sum of gradients by some parameters as one vector `[n]`; zero where there is none."""
+    found = {id(p): g for p, g in unite(gradients, parameters)}
     return torch.cat(
-        [sums[id(p)].reshape(-1).to(dtype) if id(p) in sums else p.new_zeros(p.numel(), dtype=dtype)
-         for p in parameters]
-    )  # fmt: skip
+        [
+            found[id(p)].reshape(-1).to(dtype)
+            if id(p) in found
+            else p.new_zeros(p.numel(), dtype=dtype)
+            for p in parameters
+        ]
+    )

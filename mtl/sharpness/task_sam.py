@@ -18,14 +18,14 @@ from mtl.rows import Gradients
 from mtl.sharpness.joint import ascend
 from mtl.sharpness.perturbation import (
     Ball,
+    Excursion,
     Norm,
     check_mode,
     check_owners,
-    perturbed,
     relative_size,
     rises,
 )
-from mtl.sharpness.rows import GivenRows, TaskGradients, cut, join
+from mtl.sharpness.rows import GivenRows, TaskGradients, cut, join, length, unite
 from mtl.step import Step
 
 if TYPE_CHECKING:
@@ -164,6 +164,13 @@ class TaskSAM(Sharpness):
             _check_stateless(self.combine, balancer.combine)
         self.flat_combine = None if linear else _twin(balancer.combine)
 
+    def describe(self, num_tasks: int) -> str:
+        """What it adds to the cost of a step, in words."""
+        times = f" {num_tasks} times" if self.perturbation == "per_task" and num_tasks > 1 else ""
+        when = f" in 1 of {self.every} steps" if self.every > 1 else ""
+        when += f" after {self.start:.0%} of the training" if self.start else ""
+        return f"TaskSAM evaluates the batch again{times}, with rows of its own,{when}".rstrip(",")
+
     def forward(self, step: Step, balancer: Balancer) -> Combined:
         """Loss part and flat part of the step."""
         if not self.ball or not self._started(step):
@@ -210,11 +217,11 @@ class TaskSAM(Sharpness):
 
     def _keep(self, loss: Tensor, flat: Tensor) -> None:
         """Notes the part of `flat` that is orthogonal to `loss`, relative to its length."""
-        if self.every > 1:
-            length = loss.norm()
-            unit = loss / torch.where(length > 0, length, 1.0)
-            rest = flat - (flat @ unit) * unit
-            self._kept = rest / torch.maximum(torch.maximum(length, rest.norm()), _tiny(rest))
+        size = loss.norm()
+        unit = loss / torch.where(size > 0, size, 1.0)
+        rest = flat - (flat @ unit) * unit
+        longest = torch.maximum(size, rest.norm())
+        self._kept = rest / torch.where(longest > 0, longest, 1.0)
 
     # ------------------------------------------------------------------------------ perturbed
 
@@ -224,6 +231,9 @@ class TaskSAM(Sharpness):
             ascent = ascend(step, balancer, objectives, self.ball, sync=self.sync_perturbation)
             if not ascent.loss:
                 return ascent.whole
+            if self.flat_coef != 1:
+                rest = [(p, (self.flat_coef - 1) * g) for p, g in unite(ascent.flat, step.shared)]
+                ascent.whole.gradients.extend(rest)
             return self._finish(step, ascent.whole, ascent.loss, ascent.flat)
         extra = objectives.take_extra()
         low = _precision(step)
@@ -236,6 +246,7 @@ class TaskSAM(Sharpness):
         if not self.sync_perturbation:
             clean.reduce()
         moved.reduce()
+        moved.check_heads()
         scalars |= _cosines(step, clean.rows, moved.rows)
         combined = self._combined(mode, step, balancer, objectives, clean, moved)
         scalars |= combined.scalars
@@ -249,14 +260,17 @@ class TaskSAM(Sharpness):
         subtrahend = clean.rows, 1 / world_size() if self.sync_perturbation else 1.0
         values = torch.empty_like(step.values)
         every = list(range(len(step.present)))
-        for tasks in [every] if self.perturbation == "joint" else [[i] for i in every]:
-            offsets = self._offsets(clean, tasks)
-            self._check_precision(offsets, low)
-            with perturbed(offsets):
+        with Excursion(step.parameters) as excursion:
+            for tasks in [every] if self.perturbation == "joint" else [[i] for i in every]:
+                if self.ball.adaptive:  # it looks at the parameters
+                    excursion.go([])
+                offsets = self._offsets(clean, tasks)
+                self._check_precision(offsets, low)
+                excursion.go(offsets)
                 again = step.recompute([step.present[i] for i in tasks])
                 again.check_finite()
                 moved.take(again, tasks, subtrahend)
-            values[tasks] = again.values
+                values[tasks] = again.values
         moved.used = [a or b for a, b in zip(moved.used, clean.used, strict=True)]
         return moved, rises(step.present, step.values, values)
 
@@ -335,11 +349,12 @@ class TaskSAM(Sharpness):
 
     def _finish(self, step: Step, whole: Combined, loss: Gradients, flat: Gradients) -> Combined:
         """Logs the lengths of the parts, and keeps what the steps between need."""
-        dtype = step.values.dtype
-        vectors = [join(part, step.shared, dtype) for part in (loss, flat)]
-        self._keep(*vectors)
-        for name, vector in zip(("loss_norm", "flat_norm"), vectors, strict=True):
-            whole.scalars[f"sharpness/{name}"] = vector.norm() / step.scale
+        if self.every > 1:
+            dtype = step.values.dtype
+            self._keep(*(join(part, step.shared, dtype) for part in (loss, flat)))
+        for name, part in (("loss_norm", loss), ("flat_norm", flat)):
+            own = unite(part, step.shared)
+            whole.scalars[f"sharpness/{name}"] = length(own, step.values) / step.scale
         return whole
 
     # ------------------------------------------------------------------------------- warnings
@@ -353,7 +368,7 @@ class TaskSAM(Sharpness):
         if relative < rounding / 4:
             warnings.warn(
                 f"The perturbation is {relative:.1e} of the parameters' length, rounding in {low} "
-                f"{rounding:.1e}: the flat part is mostly rounding noise. Enlarge the radius, "
+                f"{rounding:.1e}: the flat part is largely rounding noise. Enlarge the radius, "
                 'train in float32, or use combine="direct".',
                 RuntimeWarning,
                 stacklevel=2,
@@ -417,10 +432,12 @@ def _lengths(objectives: Objectives) -> Tensor:
 
 def _cosines(step: Step, loss: Tensor, flat: Tensor) -> dict[str, Tensor]:
     """Cosine between loss row and flat row of each task, to log."""
-    products = torch.bmm(loss[:, None], flat[:, :, None]).reshape(-1)
-    norms = torch.linalg.vector_norm(loss, dim=1) * torch.linalg.vector_norm(flat, dim=1)
-    cosines = torch.where(norms > 0, products / torch.where(norms > 0, norms, 1.0), 0.0)
-    return {f"sharpness/cosine/{name}": cosines[i] for i, name in enumerate(step.present)}
+    cosines = {}
+    for name, a, b in zip(step.present, loss, flat, strict=True):
+        square = torch.dot(a, a) * torch.dot(b, b)
+        cosine = torch.dot(a, b) / torch.where(square > 0, square, 1.0).sqrt()
+        cosines[f"sharpness/cosine/{name}"] = cosine
+    return cosines
 
 
 def _precision(step: Step) -> torch.dtype | None:
@@ -430,7 +447,3 @@ def _precision(step: Step) -> torch.dtype | None:
         if tensor.dtype in (torch.bfloat16, torch.float16):
             return tensor.dtype
     return None
-
-
-def _tiny(like: Tensor) -> Tensor:
-    return like.new_tensor(torch.finfo(like.dtype).tiny)

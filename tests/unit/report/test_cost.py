@@ -7,7 +7,7 @@ from mtl.aggregation import GradDrop, MoCo, PCGradWeighting
 from mtl.regularizers import Activity
 from mtl.report import describe_cost
 from mtl.scalarization import FAMO
-from mtl.sharpness import JointSAM
+from mtl.sharpness import JointSAM, TaskSAM
 from tests.support import make_model
 
 MODEL, _ = make_model()
@@ -29,6 +29,11 @@ def test_what_is_evaluated_again():
     assert "one forward pass after" not in describe(Balancer())
     assert "one forward pass after the optimizer's step" in describe(Balancer(FAMO(3)))
     assert "JointSAM evaluates the batch again" in describe(Balancer(sharpness=JointSAM()))
+    text = describe(Balancer(PCGradWeighting(), sharpness=TaskSAM()))
+    assert "TaskSAM evaluates the batch again 3 times, with rows of its own." in text
+    late = TaskSAM(perturbation="joint", start=0.7, every=2)
+    text = describe(Balancer(PCGradWeighting(), sharpness=late))
+    assert "again, with rows of its own, in 1 of 2 steps after 70% of the training." in text
 
 
 def test_rows_and_their_memory():

@@ -286,8 +286,12 @@ def test_i10_finite_where_the_flat_part_is_zero(combine):
 
 
 @pytest.mark.parametrize("coefficient", [0.0, 0.5, 2.0])
-def test_flat_part_is_multiplied_by_its_coefficient(coefficient):
-    base = gradient(MGDAWeighting(), rho_shared=0.1, flat_coef=0.0)
-    whole = gradient(MGDAWeighting(), rho_shared=0.1)
-    found = gradient(MGDAWeighting(), rho_shared=0.1, flat_coef=coefficient)
-    torch.testing.assert_close(found, base + coefficient * (whole - base))
+@pytest.mark.parametrize("combine", [MGDAWeighting, EqualWeighting])
+@pytest.mark.parametrize("perturbation", ["per_task", "joint"])
+def test_flat_part_is_multiplied_by_its_coefficient(coefficient, combine, perturbation):
+    options = {"rho_shared": 0.1, "perturbation": perturbation}
+    point, make = quadratic(CONFLICT)
+    Balancer(combine()).backward(make())
+    flat = gradient(combine(), **options) - point.grad
+    found = gradient(combine(), **options, flat_coef=coefficient)
+    torch.testing.assert_close(found, point.grad + coefficient * flat)

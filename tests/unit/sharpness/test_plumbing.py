@@ -286,6 +286,27 @@ def test_s8_a_second_pass_that_is_not_finite_skips_the_step(kind, what):
         backward(strict, model, tasks, batch)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("where", ["head", "shared"])
+def test_s8_gradients_that_are_not_finite_with_finite_losses(kind, where):
+    """Also without rows, and in a head alone: `sqrt` of what becomes zero in the second pass."""
+    model, tasks, batch = problem()
+    calls = {"count": 0}
+
+    def spoil(gradient):
+        calls["count"] += 1
+        return gradient * torch.nan if calls["count"] > (1 if where == "head" else 3) else gradient
+
+    part = model.heads["task2"].weight if where == "head" else model.backbone[0].weight
+    part.register_hook(spoil)
+    combine = UncertaintyWeighting(3).double() if kind == "joint_sam" else MGDAWeighting()
+    calls["count"] = 2 if kind == "joint_sam" and where == "shared" else 0
+    balancer = Balancer(combine, sharpness=KINDS[kind]())
+    report = backward(balancer, model, tasks, batch)
+    assert "task2" in report.nonfinite
+    assert all(p.grad is None for p in model.parameters())
+
+
 def two_processes(rank, folder):
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
