@@ -54,8 +54,9 @@ class MultiTaskModel(nn.Module):
 
     Multi-input data: where `inputs` is a mapping keyed by task names, every task has its own
     inputs, and the backbone runs once a task; or once for several tasks, if it says by an attribute
-    `independent_samples = True` that no sample's output depends on another (no BatchNorm). Other architectures are modules that answer the same
-    two questions: `forward` gives `Outputs`, and `parameter_groups` says who owns what.
+    `independent_samples = True` that no sample's output depends on another (no BatchNorm). Other
+    architectures are modules that answer the same two questions: `forward` gives `Outputs`, and
+    `parameter_groups` says who owns what.
 
     Raises:
         TaskError: No head, or two tasks of the same name.
@@ -141,6 +142,4 @@ def _joined(backbone: nn.Module, inputs: Mapping[str, Any]) -> dict[str, Any]:
     sizes = [len(tree_leaves(value)[0]) for value in inputs.values()]
     leaves, spec = tree_flatten(backbone(tree_map(lambda *t: torch.cat(t), *inputs.values())))
     parts = zip(*(leaf.split(sizes) for leaf in leaves), strict=True)
-    return {
-        name: tree_unflatten(list(own), spec) for name, own in zip(inputs, parts, strict=True)
-    }
+    return {name: tree_unflatten(list(own), spec) for name, own in zip(inputs, parts, strict=True)}

@@ -55,7 +55,7 @@ class Run:
 
     @cached_property
     def options(self) -> tuple[str, ...]:
-        """Those that it was started with, but for data set, seed, tasks and what does not matter."""
+        """Those that it was started with, but for data set, seed, tasks and what is drawn."""
         path = self.folder / ".hydra" / "overrides.yaml"
         given = yaml.safe_load(path.read_text()) if path.is_file() else []
         return tuple(option for option in given if not _NUISANCE.match(option))
@@ -206,9 +206,7 @@ def span(tasks: tuple[str, ...]) -> tuple[int, int]:
     return int(tasks[0][1:].split("_")[0]), int(tasks[-1].split("_")[1])
 
 
-def show(
-    title: str, values: Table_, intervals: Sequence[tuple[str, ...]], markdown: bool
-) -> None:
+def show(title: str, values: Table_, intervals: Sequence[tuple[str, ...]], markdown: bool) -> None:
     """Prints mean and standard deviation over seeds, a row a kind of run."""
     heads = ["all" if i == ("all",) else "{}-{}".format(*span(i)) for i in intervals]
     rows = [[name, *map(spread, own)] for name, own in values.items()]

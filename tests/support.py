@@ -40,7 +40,9 @@ CLUSTERS = "balancer.transforms.clustering.k=2"
 
 def preset(name: str) -> list[str]:
     """Options of a preset on the toy problem."""
-    clustered = "clustering" in (compose_config(f"balancer={name}").balancer.get("transforms") or {})
+    clustered = "clustering" in (
+        compose_config(f"balancer={name}").balancer.get("transforms") or {}
+    )
     return [f"balancer={name}", *([CLUSTERS] if clustered else [])]
 
 

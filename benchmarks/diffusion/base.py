@@ -111,8 +111,10 @@ class DiffusionBenchmark(Benchmark):
     @cached_property
     def chosen(self) -> list[str]:
         """Names of the tasks that are trained."""
-        names = self.intervals.names if self.clusters is None else sum(self.clusters, [])
-        return [name for name in self.intervals.names if name in set(names)]
+        if self.clusters is None:
+            return self.intervals.names
+        trained = set().union(*self.clusters)
+        return [name for name in self.intervals.names if name in trained]
 
     def tasks(self, head: Head) -> list[Task]:
         """One task an interval of timesteps, in the order of growing noise."""

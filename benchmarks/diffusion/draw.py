@@ -44,7 +44,9 @@ def draw_gaps(
     figure.savefig(out, dpi=110)
 
 
-def draw_affinity(affinity: np.ndarray, timesteps: np.ndarray, log_snr: np.ndarray, out: Path) -> None:
+def draw_affinity(
+    affinity: np.ndarray, timesteps: np.ndarray, log_snr: np.ndarray, out: Path
+) -> None:
     """The affinity matrix against timestep and against log SNR.
 
     Args:

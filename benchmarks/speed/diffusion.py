@@ -1,4 +1,4 @@
-"""Clustered denoising beside plain training: `python -m benchmarks.speed.diffusion [--rounds N]`."""
+"""Clustered denoising beside plain training: `python -m benchmarks.speed.diffusion`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import platform
 import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -20,8 +21,10 @@ from benchmarks.speed.timing import interleave, timed
 from mtl import Balancer, MultiTaskModel, Step
 from mtl.aggregation import NashMTLWeighting, PCGradWeighting
 from mtl.diffusion import Denoiser, DenoisingUNet, Diffusion, DiT, ResidualMLP
-from mtl.scalarization import UncertaintyWeighting
+from mtl.parts import Combiner
+from mtl.scalarization import EqualWeighting, UncertaintyWeighting
 from mtl.transforms import IntervalClustering, interval_clusters
+from mtl.transforms.intervals import Objective
 
 _CLUSTERS = 5
 _TASKS = 20
@@ -104,8 +107,8 @@ class Workload:
 
 def balancers() -> dict[str, Balancer]:
     """What is compared; PCGrad and Nash solve in every step."""
-    kinds = {
-        "ew": lambda: None,
+    kinds: dict[str, Callable[[], Combiner]] = {
+        "ew": EqualWeighting,
         "uw": lambda: UncertaintyWeighting(_CLUSTERS),
         "pcgrad": PCGradWeighting,
         "nash_mtl, solved in every step": NashMTLWeighting,
@@ -121,7 +124,12 @@ def time_clustering(console: Console) -> None:
     for timesteps in (1000, 4000):
         values = Diffusion(timesteps=timesteps).log_snr.numpy()
         affinity = torch.from_numpy(-abs(values[:, None] - values) / 4).exp().numpy()
-        for objective, given in (("timestep", timesteps), ("snr", values), ("gradient", affinity)):
+        problems: dict[Objective, Any] = {
+            "timestep": timesteps,
+            "snr": values,
+            "gradient": affinity,
+        }
+        for objective, given in problems.items():
             seconds = []
             for _ in range(5):
                 started = time.process_time()

@@ -91,9 +91,7 @@ class Intervals:
         table = np.array(sorted(rows))
         return table[:, :2].astype(np.int64), table[:, 2]
 
-    def by_task(
-        self, noisy: Noisy, target: Tensor
-    ) -> tuple[dict[str, Noisy], dict[str, Tensor]]:
+    def by_task(self, noisy: Noisy, target: Tensor) -> tuple[dict[str, Noisy], dict[str, Tensor]]:
         """Cuts a batch that is sorted by timestep into inputs and targets of each task.
 
         Args:

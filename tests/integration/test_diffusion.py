@@ -15,8 +15,8 @@ from tests.support import ROOT, assert_same
 
 pytest.importorskip("diffusers")
 sys.path.insert(0, str(ROOT / "scripts"))
-import affinity  # noqa: E402
-import negative_transfer  # noqa: E402
+import affinity
+import negative_transfer
 
 SMALL = [
     "dataset=diffusion_gmm",
@@ -44,7 +44,7 @@ def finished(tmp_path_factory):
 def test_files_and_numbers(finished):
     results = finished.results
     assert results["balancer"] == "ant"
-    assert list(results["metrics"])[0] == "t0_99"
+    assert next(iter(results["metrics"])) == "t0_99"
     assert len(results["metrics"]) == 10
     assert all(np.isfinite(v["excess_risk"]) for v in results["metrics"].values())
     quality = json.loads((finished.folder / "quality.json").read_text())
@@ -64,9 +64,14 @@ def test_resumes_to_the_bit(finished, tmp_path):
     whole = invoke(*SMALL, "balancer=ant", "trainer.max_epochs=3", cwd=tmp_path / "a").ok()
     # Three epochs from the start have another schedule: interrupt that very run.
     part = invoke(
-        *SMALL, "balancer=ant", "trainer.max_epochs=3", "trainer.max_steps=9", "baseline=null",
+        *SMALL,
+        "balancer=ant",
+        "trainer.max_epochs=3",
+        "trainer.max_steps=9",
+        "baseline=null",
         "+callbacks.checkpoint.every_n_train_steps=9",
-        "callbacks.checkpoint.save_on_train_epoch_end=false", cwd=tmp_path / "b",
+        "callbacks.checkpoint.save_on_train_epoch_end=false",
+        cwd=tmp_path / "b",
     ).ok()
     assert part.checkpoint["global_step"] == 9
     resumed = invoke(
@@ -176,8 +181,12 @@ def test_affinities_for_gradient_clusters(finished, tmp_path):
         assert twice["affinity"].shape == (10, 10)
         np.testing.assert_allclose(twice["affinity"], single["affinity"])  # a mean
     done = invoke(
-        *SMALL, "balancer=ant", "balancer.transforms.clustering.objective=gradient",
-        f"balancer.transforms.clustering.affinity={out}", "trainer.max_epochs=1", cwd=tmp_path,
+        *SMALL,
+        "balancer=ant",
+        "balancer.transforms.clustering.objective=gradient",
+        f"balancer.transforms.clustering.affinity={out}",
+        "trainer.max_epochs=1",
+        cwd=tmp_path,
     ).ok()
     assert done.results["balancer"] == "ant"
 

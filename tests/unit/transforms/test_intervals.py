@@ -77,7 +77,14 @@ def affinity_of(log_snr):
         ("cosine", "affinity", "gradient", {}, [0, 152, 376, 630, 849, 1000], -853.502),
         ("linear", "affinity", "gradient", {}, [0, 184, 415, 632, 825, 1000], -831.934),
         *(
-            (name, "raw", "snr", {"min_size": 100, "max_size": 300}, [0, 100, 200, 400, 700, 1000], None)
+            (
+                name,
+                "raw",
+                "snr",
+                {"min_size": 100, "max_size": 300},
+                [0, 100, 200, 400, 700, 1000],
+                None,
+            )
             for name in ("cosine", "linear")
         ),
     ],
@@ -171,8 +178,10 @@ def test_affinities_violate_the_quadrangle_inequality():
     """Why they need the full programme."""
     costs = _dissimilarities(affinity_of(schedule("cosine")[::20]))
     gaps = [
-        costs[left, right] + costs[left + 1, right + 1]
-        - costs[left, right + 1] - costs[left + 1, right]
+        costs[left, right]
+        + costs[left + 1, right + 1]
+        - costs[left, right + 1]
+        - costs[left + 1, right]
         for left in range(49)
         for right in range(left + 1, 49)
     ]
