@@ -1,8 +1,8 @@
 r"""Computes affinities of denoising tasks: cosines of gradients, averaged over checkpoints.
 
 python scripts/affinity.py outputs/.../last.ckpt --out affinity.npz
-python train.py balancer=ant dataset=... balancer.transforms.clustering.objective=gradient \
-    balancer.transforms.clustering.affinity=affinity.npz
+python train.py balancer=ant dataset=... balancer.transforms.interval_clusters.objective=gradient \
+    balancer.transforms.interval_clusters.affinity=affinity.npz
 """
 
 from __future__ import annotations

@@ -11,15 +11,21 @@ from benchmarks.base import Benchmark
 from mtl import Balancer
 from mtl.aggregation import MGDAWeighting
 from mtl.config import build, build_all, check_arguments
+from mtl.diffusion import Denoiser, Noisy
 from mtl.scalarization import EqualWeighting, UncertaintyWeighting
 from mtl.transforms import Log
-from tests.support import CONFIGS, PRESETS, assert_same, compose_config, state_of
+from tests.support import CONFIGS, PRESETS, assert_same, compose_config, set_num_tasks, state_of
 
 FILES = sorted(CONFIGS.rglob("*.yaml"))
 OPTIONS = {
     f"{path.parent.relative_to(CONFIGS).as_posix()}={path.stem}"
     for path in FILES
     if path.parent != CONFIGS
+}
+COMPANIONS = {  # options that others ask for
+    "logger=wandb": ["logger.wandb.name=run"],
+    "dataset=diffusion_folder": ["dataset.data_dir=."],
+    **{f"model=denoiser_{name}": ["dataset=diffusion_mnist"] for name in ("mlp", "unet", "dit")},
 }
 LISTS = ("balancer/transforms=", "balancer/regularizers=")
 
@@ -52,10 +58,7 @@ def test_all_groups_are_covered():
 
 @pytest.mark.parametrize("option", sorted(OPTIONS))
 def test_option_composes_and_passes_the_checks(option):
-    if option.startswith("logger=wandb"):
-        config = composed(option, "logger.wandb.name=run")
-    else:
-        config = composed(override(option))
+    config = composed(override(option), *COMPANIONS.get(option, ()))
     check_arguments(config)
     assert config.dataset._target_.startswith("benchmarks.")
 
@@ -68,11 +71,11 @@ def test_option_composes_and_passes_the_checks(option):
 )
 def test_balancers_are_made(option, num_tasks):
     config = composed(override(option))
-    config.num_tasks = num_tasks
+    set_num_tasks(config, num_tasks)
     balancer = build(config.balancer)
     assert isinstance(balancer, Balancer)
     group, name = option.split("=")
-    if group == "balancer/combine" or (group == "balancer" and name not in ("default", "ew_log")):
+    if group == "balancer/combine" or f"balancer/combine={name}" in OPTIONS:
         target = composed(f"balancer/combine={name}").balancer.combine._target_
         assert type(balancer.combine).__name__ == target.rsplit(".", 1)[1]
     elif group in ("balancer/transforms", "balancer/regularizers"):
@@ -103,7 +106,7 @@ def test_optimizers_and_schedulers_move_a_parameter(option, schedule):
 
 @pytest.mark.parametrize("option", options("dataset"))
 def test_datasets_with_their_own_model(option):
-    config = composed(option)
+    config = composed(option, *COMPANIONS.get(option, ()))
     benchmark = build(config.dataset)
     assert isinstance(benchmark, Benchmark)
     assert benchmark.batch_size == config.dataset.batch_size
@@ -111,8 +114,19 @@ def test_datasets_with_their_own_model(option):
     tasks = benchmark.tasks(lambda size: head(backbone.out_channels, size))
     assert len(tasks) > 1
     assert all(task.metrics for task in tasks)
-    shapes = {"scenes": (3, 64, 64), "multimnist": (1, 28, 28), "multidigits": (1, 12, 12)}
-    features = backbone(torch.zeros(2, *shapes[option.split("=")[1]]))
+    shapes = {
+        "scenes": (3, 64, 64),
+        "multimnist": (1, 28, 28),
+        "multidigits": (1, 12, 12),
+        "diffusion_gmm": (2,),
+        "diffusion_digits": (1, 8, 8),
+        "diffusion_mnist": (1, 28, 28),
+        "diffusion_folder": (3, 32, 32),
+    }
+    inputs = torch.zeros(2, *shapes[option.split("=")[1]])
+    if isinstance(backbone, Denoiser):
+        inputs = Noisy(inputs, torch.zeros(2).long(), torch.zeros(2).long(), torch.ones(2))
+    features = backbone(inputs)
     assert all(task.head(features).isfinite().all() for task in tasks)
 
 

@@ -94,8 +94,8 @@ def test_evaluation_of_a_checkpoint(finished, tmp_path):
 @pytest.mark.parametrize(
     "options",
     [
-        ["balancer=ant_nash", "balancer.transforms.clustering.objective=snr"],
-        ["balancer=ant_pcgrad", "balancer.transforms.clustering.weighting=size"],
+        ["balancer=ant_nash", "balancer.transforms.interval_clusters.objective=snr"],
+        ["balancer=ant_pcgrad", "balancer.transforms.interval_clusters.weighting=size"],
         ["balancer=ant", "balancer/combine=cagrad", "balancer/sharpness=joint_sam"],
         ["balancer=uw", "dataset.diffusion.prediction=v", "dataset.diffusion.loss_weights=min_snr"],
     ],
@@ -183,8 +183,8 @@ def test_affinities_for_gradient_clusters(finished, tmp_path):
     done = invoke(
         *SMALL,
         "balancer=ant",
-        "balancer.transforms.clustering.objective=gradient",
-        f"balancer.transforms.clustering.affinity={out}",
+        "balancer.transforms.interval_clusters.objective=gradient",
+        f"balancer.transforms.interval_clusters.affinity={out}",
         "trainer.max_epochs=1",
         cwd=tmp_path,
     ).ok()
@@ -203,7 +203,10 @@ def test_checkpoints_of_other_models(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        (["balancer=ant", "balancer.transforms.clustering.k=11"], ["`k`", "between 1 and 10"]),
+        (
+            ["balancer=ant", "balancer.transforms.interval_clusters.k=11"],
+            ["`k`", "between 1 and 10"],
+        ),
         (["balancer=ant", "dataset.batch_size=4"], ["4 samples for 5 clusters"]),
         (["dataset.intervals=1001"], ["between 1 and 1000"]),
         (["model.routing=dtrr"], ["dtr, random"]),
