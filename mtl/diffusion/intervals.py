@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map
 
 from mtl.diffusion.process import Diffusion, Noisy
 from mtl.errors import ConfigError
@@ -101,19 +101,16 @@ class Intervals:
         Returns:
             Task name -> its rows, for both; tasks without samples are missing.
         """
-        edges = torch.tensor(self.bounds[1:], device=noisy.t.device)
-        ends = torch.searchsorted(noisy.t, edges).tolist()
-        inputs: dict[str, Noisy] = {}
-        targets: dict[str, Tensor] = {}
-        for name, start, end in zip(self.names, [0, *ends[:-1]], ends, strict=True):
-            if end > start:
-                rows = slice(start, end)
-                inputs[name] = tree_map(lambda leaf, rows=rows: leaf[rows], noisy)
-                targets[name] = target[rows]
-        return inputs, targets
+        edges = torch.tensor(self.bounds, device=noisy.t.device)
+        sizes = torch.searchsorted(noisy.t, edges).diff().tolist()
+        leaves = zip(*(leaf.split(sizes) for leaf in noisy), strict=True)
+        inputs = dict(zip(self.names, itertools.starmap(Noisy, leaves), strict=True))
+        targets = dict(zip(self.names, target.split(sizes), strict=True))
+        there = [name for name, size in zip(self.names, sizes, strict=True) if size]
+        return {name: inputs[name] for name in there}, {name: targets[name] for name in there}
 
 
 def sorted_by_time(noisy: Noisy, *others: Tensor) -> tuple[Noisy, *tuple[Tensor, ...]]:
     """A batch in the order of its timesteps."""
     order = noisy.t.argsort(stable=True)
-    return (tree_map(lambda leaf: leaf[order], noisy), *(other[order] for other in others))
+    return (Noisy(*(leaf[order] for leaf in noisy)), *(other[order] for other in others))
