@@ -112,7 +112,8 @@ def run(config: DictConfig, module: MTLModule, benchmark: Benchmark) -> Results:
         default_root_dir=folder,
     )
     if trainer.is_global_zero and config.train:
-        print(describe_cost(module.balancer, module.model, len(module.tasks)))
+        objectives = benchmark.clusters or module.tasks
+        print(describe_cost(module.balancer, module.model, len(objectives)))
     for logger in trainer.loggers:
         logger.log_hyperparams(plain(config))
     started = time.perf_counter()

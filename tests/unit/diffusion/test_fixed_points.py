@@ -1,4 +1,6 @@
-"""What the presets' combiners converge to on clusters, and how often Nash is solved."""
+"""What the presets' combiners converge to on clusters; the loop of the documentation."""
+
+import re
 
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ from torch import nn
 from mtl import Balancer, Step
 from mtl.aggregation import NashMTLWeighting, PCGradWeighting
 from mtl.transforms import IntervalClustering
-from tests.support import make_balancer
+from tests.support import ROOT, make_balancer
 
 
 def losses_at(p, factors=(1, 1, 1, 1)):
@@ -93,3 +95,13 @@ def test_pcgrad_on_clusters_leaves_no_conflict():
     aligned = nn.Parameter(torch.full((3,), 9.0, dtype=torch.float64))
     balancer.backward(Step(losses_at(aligned), shared=[aligned]))
     np.testing.assert_allclose(aligned.grad, rows(aligned).sum(0))
+
+
+def test_the_loop_of_the_documentation():
+    text = (ROOT / "docs" / "diffusion.md").read_text()
+    code = re.search(r"<!-- test: loop -->\n```python\n(.*?)```", text, re.DOTALL)[1]
+    names = {}
+    exec(code, names)
+    assert len(names["step"].present) == 20
+    assert names["balancer"].together(names["names"])[0] == names["names"][:4]
+    assert all(p.grad.isfinite().all() for p in names["model"].parameters())
