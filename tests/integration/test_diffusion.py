@@ -91,6 +91,7 @@ def test_evaluation_of_a_checkpoint(finished, tmp_path):
         assert torch.equal(value, weights[f"averaged.backbone.{name}"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -107,6 +108,7 @@ def test_combinations(options, tmp_path):
     assert done.results["info"]["skipped_steps"] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", ["unet", "dit"])
 def test_pictures_with_classes_and_routing(network, tmp_path):
     sizes = {
