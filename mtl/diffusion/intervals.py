@@ -70,13 +70,14 @@ class Intervals:
             )
         edges, mass = self._distribution(clusters)
         device = generator.device
-        u = torch.rand(size, generator=generator, device=device, dtype=torch.float64)
+        precise = torch.float32 if device.type == "mps" else torch.float64
+        u = torch.rand(size, generator=generator, device=device, dtype=precise)
         q = (torch.arange(size, device=device) + u) / size
-        ends = torch.as_tensor(np.cumsum(mass), device=device)
+        ends = torch.as_tensor(np.cumsum(mass), device=device, dtype=precise)
         place = torch.searchsorted(ends, q, right=True).clamp_max(len(mass) - 1)
         starts = torch.as_tensor(edges[:, 0], device=device)[place]
         widths = torch.as_tensor(edges[:, 1] - edges[:, 0], device=device)[place]
-        share = torch.as_tensor(mass, device=device)[place]
+        share = torch.as_tensor(mass, device=device, dtype=precise)[place]
         within = (q - (ends[place] - share)) / share
         return starts + (within * widths).long().clamp(torch.zeros_like(widths), widths - 1)
 

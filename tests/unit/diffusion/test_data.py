@@ -40,7 +40,11 @@ def test_evaluation_is_drawn_once_for_all_runs():
     whole = list(first.val_dataloader())
     counts = {n: sum(len(t[n]) for _, t in whole if n in t) for n in first.intervals.names}
     assert set(counts.values()) == {30}
-    assert {name for _, t in part.val_dataloader() for name in t} == {"t300_399", "t500_599"}
+    names = {name for _, targets in part.val_dataloader() for name in targets}
+    assert names == {"t300_399", "t500_599"}
+    rows = [*range(90, 120), *range(150, 180)]  # a specialist is tested on the very same samples
+    for key, values in part.val_data.arrays.items():
+        np.testing.assert_array_equal(values, first.val_data.arrays[key][rows])
     assert all(bool((noisy.gain == 1).all()) for inputs, _ in whole for noisy in inputs.values())
 
 
