@@ -125,7 +125,7 @@ def _colours(count: int) -> Sequence[Any]:
     """Distinct ones, or for more lines a scale from the first to the last."""
     if count <= len(_COLOURS):
         return _COLOURS[:count]
-    return mpl.colormaps["viridis"]([i / (count - 1) for i in range(count)])
+    return list(mpl.colormaps["viridis"]([i / (count - 1) for i in range(count)]))
 
 
 def _line(axes: Axes, rows: Rows, name: str, label: str, colour: Any) -> None:
