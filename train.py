@@ -165,7 +165,8 @@ def run(config: DictConfig, module: MTLModule, benchmark: Benchmark) -> Results:
         default_root_dir=folder,
     )
     if trainer.is_global_zero and config.train:
-        print(describe_cost(module.balancer, module.model, len(module.tasks)))
+        objectives = benchmark.clusters or module.tasks
+        print(describe_cost(module.balancer, module.model, len(objectives)))
     check_selection(config, trainer, benchmark)
     for logger in trainer.loggers:
         logger.log_hyperparams(plain(config))

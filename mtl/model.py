@@ -171,6 +171,4 @@ def _joined(backbone: nn.Module, inputs: Mapping[str, Any]) -> dict[str, Any]:
     sizes = [len(tree_leaves(value)[0]) for value in inputs.values()]
     leaves, spec = tree_flatten(backbone(tree_map(lambda *t: torch.cat(t), *inputs.values())))
     parts = zip(*(leaf.split(sizes) for leaf in leaves), strict=True)
-    return {
-        name: tree_unflatten(list(own), spec) for name, own in zip(inputs, parts, strict=True)
-    }
+    return {name: tree_unflatten(list(own), spec) for name, own in zip(inputs, parts, strict=True)}

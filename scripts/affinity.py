@@ -1,8 +1,8 @@
-"""Computes the affinity of denoising tasks: cosines of their gradients, averaged over checkpoints.
+r"""Computes affinities of denoising tasks: cosines of gradients, averaged over checkpoints.
 
 python scripts/affinity.py outputs/.../last.ckpt --out affinity.npz
-python train.py balancer=ant dataset=... balancer.transforms.clustering.objective=gradient \\
-    balancer.transforms.clustering.affinity=affinity.npz
+python train.py balancer=ant dataset=... balancer.transforms.interval_clusters.objective=gradient \
+    balancer.transforms.interval_clusters.affinity=affinity.npz
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
     try:
-        total = 0.0
+        total: Any = 0.0
         for path in options.ckpt:
             dataset, denoiser = rebuild(path)
             bins = Intervals(
@@ -114,9 +114,7 @@ def affinity(
             if b < a:
                 continue
             rows = range(b, min(b + block, count))
-            second = (
-                first if a == b else _gradients(denoiser, clean, bins, rows, batch, seed)
-            )
+            second = first if a == b else _gradients(denoiser, clean, bins, rows, batch, seed)
             cosines = (first @ second.T).double().cpu().numpy()
             result[a : a + block, b : b + block] = cosines
             result[b : b + block, a : a + block] = cosines.T

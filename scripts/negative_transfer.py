@@ -54,12 +54,11 @@ class Run:
     results: Results
 
     @cached_property
-    def name(self) -> str:
-        """The options that tell it from others."""
+    def options(self) -> tuple[str, ...]:
+        """Those that it was started with, but for data set, seed, tasks and what is drawn."""
         path = self.folder / ".hydra" / "overrides.yaml"
         given = yaml.safe_load(path.read_text()) if path.is_file() else []
-        kept = [option for option in given if not _NUISANCE.match(option)]
-        return " ".join(o.removeprefix("balancer=") for o in kept) or self.results.balancer
+        return tuple(option for option in given if not _NUISANCE.match(option))
 
     @property
     def checkpoint(self) -> Path:
@@ -103,6 +102,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def name_runs(runs: Sequence[Run]) -> dict[Path, str]:
+    """Folder of each run -> the options that tell it from others, or its balancer."""
+    common = set.intersection(*(set(run.options) for run in runs))
+    names = {}
+    for run in runs:
+        own = [o.removeprefix("balancer=") for o in run.options if o not in common]
+        names[run.folder] = " ".join(own) or run.results.balancer
+    return names
+
+
 def find_runs(folders: Sequence[Path]) -> list[Run]:
     """All finished runs below some folders."""
     paths = sorted(path for folder in folders for path in folder.rglob("metrics.json"))
@@ -141,17 +150,18 @@ def compare(
     """Losses and log gaps, by the name of runs, one list of seeds an interval."""
     losses: Table_ = {"specialists": [[] for _ in intervals]}
     gaps: Table_ = {}
+    names = name_runs(shared)
     for own in specialists.values():
         for i, tasks in enumerate(intervals):
             losses["specialists"][i].append(own[tasks].loss(tasks))
     for run in shared:
         own = specialists[run.results.seed]
         for table in (losses, gaps):
-            table.setdefault(run.name, [[] for _ in intervals])
+            table.setdefault(names[run.folder], [[] for _ in intervals])
         for i, tasks in enumerate(intervals):
             loss = run.loss(tasks)
-            losses[run.name][i].append(loss)
-            gaps[run.name][i].append(math.log(own[tasks].loss(tasks)) - math.log(loss))
+            losses[names[run.folder]][i].append(loss)
+            gaps[names[run.folder]][i].append(math.log(own[tasks].loss(tasks)) - math.log(loss))
     return losses, gaps
 
 
@@ -166,17 +176,19 @@ def quality_gaps(
     own: Table_ = {}
     gaps: Table_ = {}
     data: DiffusionBenchmark | None = None
+    names = name_runs(shared)
     for run in shared:
+        name = names[run.folder]
         fresh, denoiser = rebuild(run.checkpoint)
         data = data or fresh
         alone = data.quality(draw_samples(denoiser, data, count))["frechet"]
-        own.setdefault(run.name, [[]])[0].append(alone)
-        gaps.setdefault(run.name, [[] for _ in intervals])
+        own.setdefault(name, [[]])[0].append(alone)
+        gaps.setdefault(name, [[] for _ in intervals])
         for i, tasks in enumerate(intervals):
             _, other = rebuild(specialists[run.results.seed][tasks].checkpoint)
             mixed = swap(denoiser, other, span(tasks))
             swapped = data.quality(draw_samples(mixed, data, count))["frechet"]
-            gaps[run.name][i].append(swapped - alone)
+            gaps[name][i].append(swapped - alone)
     return own, gaps
 
 
@@ -194,9 +206,7 @@ def span(tasks: tuple[str, ...]) -> tuple[int, int]:
     return int(tasks[0][1:].split("_")[0]), int(tasks[-1].split("_")[1])
 
 
-def show(
-    title: str, values: Table_, intervals: Sequence[tuple[str, ...]], markdown: bool
-) -> None:
+def show(title: str, values: Table_, intervals: Sequence[tuple[str, ...]], markdown: bool) -> None:
     """Prints mean and standard deviation over seeds, a row a kind of run."""
     heads = ["all" if i == ("all",) else "{}-{}".format(*span(i)) for i in intervals]
     rows = [[name, *map(spread, own)] for name, own in values.items()]

@@ -36,13 +36,21 @@ def weighs(preset: str) -> bool:
 
 
 # The toy problem has few tasks: fewer clusters.
-CLUSTERS = "balancer.transforms.clustering.k=2"
+CLUSTERS = "balancer.transforms.interval_clusters.k=2"
 
 
 def preset(name: str) -> list[str]:
     """Options of a preset on the toy problem."""
-    clustered = "clustering" in (compose_config(f"balancer={name}").balancer.get("transforms") or {})
-    return [f"balancer={name}", *([CLUSTERS] if clustered else [])]
+    transforms = compose_config(f"balancer={name}").balancer.get("transforms") or {}
+    return [f"balancer={name}", *([CLUSTERS] if "interval_clusters" in transforms else [])]
+
+
+def set_num_tasks(config, num_tasks: int) -> None:
+    """What train.py fills in from the data set; no more clusters than tasks."""
+    config.num_tasks = num_tasks
+    clusters = (config.balancer.get("transforms") or {}).get("interval_clusters")
+    if clusters is not None:
+        clusters.k = min(clusters.k, num_tasks)
 
 
 # Presets alone, weightings at the other level too, and the slots on top of each other.
@@ -63,7 +71,7 @@ VARIANTS = {name: preset(name) for name in PRESETS} | {
         "balancer=ant_pcgrad",
         "balancer/transforms=[interval_clusters,log]",
         CLUSTERS,
-        "balancer.transforms.clustering.weighting=size",
+        "balancer.transforms.interval_clusters.weighting=size",
         "balancer/regularizers=[activity]",
         "balancer/sharpness=joint_sam",
     ],
@@ -145,10 +153,7 @@ def make_balancer(variant: str, num_tasks: int = 3, seed: int = 0) -> Balancer:
     """A registered balancer, as train.py builds it."""
     torch.manual_seed(seed)
     config = compose_config(*VARIANTS[variant], "dataset=multidigits").copy()
-    config.num_tasks = num_tasks
-    clustering = (config.balancer.get("transforms") or {}).get("clustering")
-    if clustering is not None:
-        clustering.k = min(clustering.k, num_tasks)
+    set_num_tasks(config, num_tasks)
     return mtl.config.build(config.balancer)
 
 

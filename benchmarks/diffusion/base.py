@@ -195,22 +195,22 @@ class DiffusionBenchmark(Benchmark):
         return self._ranks["num_replicas"]
 
     def _evaluated(self, part: str) -> ArrayData:
-        """Samples with timesteps and noise, drawn once."""
-        generator = torch.Generator().manual_seed(_EVALUATION_SEEDS[part])
+        """Samples with timesteps and noise, drawn once; the same for a run on some of the tasks."""
         data: Any = self.clean(part)
-        rows, times = [], []
         bounds = self.intervals.bounds
-        for name, start, end in zip(self.intervals.names, bounds[:-1], bounds[1:], strict=True):
+        drawn: list[tuple[Tensor, Tensor, Tensor]] = []
+        for index, name in enumerate(self.intervals.names):
+            seed = _EVALUATION_SEEDS[part] * 10**6 + index
+            generator = torch.Generator().manual_seed(seed)
             size = (self.draws[part],)
-            chosen = torch.randint(len(data), size, generator=generator)
-            t = torch.randint(start, end, size, generator=generator)
+            rows = torch.randint(len(data), size, generator=generator)
+            t = torch.randint(bounds[index], bounds[index + 1], size, generator=generator)
+            eps = torch.randn(*size, *self.shape, generator=generator)
             if name in self.trained:
-                rows.append(chosen)
-                times.append(t)
-        clean: Clean = data.__getitems__(torch.cat(rows).tolist())
-        seeds = torch.Generator().manual_seed(_EVALUATION_SEEDS[part])
-        eps = torch.randn(clean.x.shape, generator=seeds)
-        arrays = {"x": clean.x, "label": clean.label, "t": torch.cat(times), "eps": eps}
+                drawn.append((rows, t, eps))
+        rows, t, eps = (torch.cat(parts) for parts in zip(*drawn, strict=True))
+        clean: Clean = data.__getitems__(rows.tolist())
+        arrays = {"x": clean.x, "label": clean.label, "t": t, "eps": eps}
         return ArrayData({k: v.numpy() for k, v in arrays.items()}, self._decode)
 
     def _decode(self, arrays: Arrays) -> Batch:

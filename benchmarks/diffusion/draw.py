@@ -28,7 +28,8 @@ def draw_gaps(
     grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
     for axes, (name, values) in zip(grid.flat, gaps.items(), strict=False):
         means = [statistics.fmean(own) for own in values]
-        spread = [statistics.stdev(own) if len(own) > 1 else 0.0 for own in values]
+        several = min(map(len, values)) > 1
+        spread = [statistics.stdev(own) for own in values] if several else None
         colours = ["#D55E00" if mean < 0 else "#0072B2" for mean in means]
         axes.bar(range(len(means)), means, yerr=spread, color=colours, capsize=2)
         axes.axhline(0, color="0.3", linewidth=0.8)
@@ -44,7 +45,9 @@ def draw_gaps(
     figure.savefig(out, dpi=110)
 
 
-def draw_affinity(affinity: np.ndarray, timesteps: np.ndarray, log_snr: np.ndarray, out: Path) -> None:
+def draw_affinity(
+    affinity: np.ndarray, timesteps: np.ndarray, log_snr: np.ndarray, out: Path
+) -> None:
     """The affinity matrix against timestep and against log SNR.
 
     Args:

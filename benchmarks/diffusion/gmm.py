@@ -75,9 +75,7 @@ class DiffusionGMM(DiffusionBenchmark):
     metric = "excess_risk"
     sample_range = 2.0
 
-    def __init__(
-        self, diffusion: Diffusion, *, train_count: int = 100000, **options: Any
-    ) -> None:
+    def __init__(self, diffusion: Diffusion, *, train_count: int = 100000, **options: Any) -> None:
         super().__init__(diffusion, **options)
         self.mixture = GaussianMixture()
         self.train_count = train_count
@@ -121,10 +119,11 @@ class DiffusionGMM(DiffusionBenchmark):
         """A scatter plot."""
         from matplotlib.figure import Figure
 
+        means = self.mixture.means
         figure = Figure(figsize=(4, 4), layout="constrained")
         axes = figure.add_subplot()
-        axes.scatter(*samples.T, s=2, alpha=0.5, color="#0072B2")
-        axes.scatter(*self.mixture.means.T, s=6, color="#D55E00", marker="+")
+        axes.scatter(samples[:, 0], samples[:, 1], s=2, alpha=0.5, color="#0072B2")
+        axes.scatter(means[:, 0], means[:, 1], s=6, color="#D55E00", marker="+")
         axes.set(xlim=(-2.2, 2.2), ylim=(-2.2, 2.2), aspect="equal")
         buffer = io.BytesIO()
         figure.savefig(buffer, dpi=110)

@@ -221,7 +221,9 @@ class _Latents:
             self.arrays = np.load(path, mmap_mode="r")
             labels = np.load(beside) if beside.is_file() else np.zeros(len(self.arrays), np.int64)
         except (OSError, ValueError) as error:
-            raise DataError(f"{path} should be an array of latents, [n, C, H, W]. {error}") from error
+            raise DataError(
+                f"{path} should be an array of latents, [n, C, H, W]. {error}"
+            ) from error
         if self.arrays.ndim != 4 or len(labels) != len(self.arrays) or len(labels) < 3:
             raise DataError(
                 f"{path} should hold latents [n, C, H, W], n at least 3, and labels.npy as many "

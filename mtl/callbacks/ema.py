@@ -86,9 +86,7 @@ class WeightAverage(lightning.Callback):
         del trainer
         _swap(pl_module)
 
-    def on_test_end(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
-    ) -> None:
+    def on_test_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Goes on with the weights themselves."""
         del trainer
         _swap(pl_module)

@@ -27,7 +27,7 @@ class Denoiser(nn.Module):
     def __init__(self, network: nn.Module, diffusion: Diffusion) -> None:
         super().__init__()
         self.network = network
-        self.diffusion = diffusion
+        self.diffusion: Diffusion = diffusion
         self.out_channels = 1
 
     def forward(self, noisy: Noisy) -> Tensor:
@@ -67,7 +67,7 @@ class Switched(nn.Module):
                 f"({len(denoisers)}). Got {list(bounds)}."
             )
         self.denoisers = nn.ModuleList(denoisers)
-        self.diffusion = denoisers[0].diffusion
+        self.diffusion: Diffusion = denoisers[0].diffusion
         self.bounds = list(bounds)
 
     def predict(self, x: Tensor, t: Tensor, label: Tensor) -> Tensor:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map
 
 from mtl.diffusion.process import Diffusion, Noisy
 from mtl.errors import ConfigError
@@ -70,13 +70,14 @@ class Intervals:
             )
         edges, mass = self._distribution(clusters)
         device = generator.device
-        u = torch.rand(size, generator=generator, device=device, dtype=torch.float64)
+        precise = torch.float32 if device.type == "mps" else torch.float64
+        u = torch.rand(size, generator=generator, device=device, dtype=precise)
         q = (torch.arange(size, device=device) + u) / size
-        ends = torch.as_tensor(np.cumsum(mass), device=device)
+        ends = torch.as_tensor(np.cumsum(mass), device=device, dtype=precise)
         place = torch.searchsorted(ends, q, right=True).clamp_max(len(mass) - 1)
         starts = torch.as_tensor(edges[:, 0], device=device)[place]
         widths = torch.as_tensor(edges[:, 1] - edges[:, 0], device=device)[place]
-        share = torch.as_tensor(mass, device=device)[place]
+        share = torch.as_tensor(mass, device=device, dtype=precise)[place]
         within = (q - (ends[place] - share)) / share
         return starts + (within * widths).long().clamp(torch.zeros_like(widths), widths - 1)
 
@@ -91,9 +92,7 @@ class Intervals:
         table = np.array(sorted(rows))
         return table[:, :2].astype(np.int64), table[:, 2]
 
-    def by_task(
-        self, noisy: Noisy, target: Tensor
-    ) -> tuple[dict[str, Noisy], dict[str, Tensor]]:
+    def by_task(self, noisy: Noisy, target: Tensor) -> tuple[dict[str, Noisy], dict[str, Tensor]]:
         """Cuts a batch that is sorted by timestep into inputs and targets of each task.
 
         Args:
@@ -103,19 +102,16 @@ class Intervals:
         Returns:
             Task name -> its rows, for both; tasks without samples are missing.
         """
-        edges = torch.tensor(self.bounds[1:], device=noisy.t.device)
-        ends = torch.searchsorted(noisy.t, edges).tolist()
-        inputs: dict[str, Noisy] = {}
-        targets: dict[str, Tensor] = {}
-        for name, start, end in zip(self.names, [0, *ends[:-1]], ends, strict=True):
-            if end > start:
-                rows = slice(start, end)
-                inputs[name] = tree_map(lambda leaf, rows=rows: leaf[rows], noisy)
-                targets[name] = target[rows]
-        return inputs, targets
+        edges = torch.tensor(self.bounds, device=noisy.t.device)
+        sizes = torch.searchsorted(noisy.t, edges).diff().tolist()
+        leaves = zip(*(leaf.split(sizes) for leaf in noisy), strict=True)
+        inputs = dict(zip(self.names, itertools.starmap(Noisy, leaves), strict=True))
+        targets = dict(zip(self.names, target.split(sizes), strict=True))
+        there = [name for name, size in zip(self.names, sizes, strict=True) if size]
+        return {name: inputs[name] for name in there}, {name: targets[name] for name in there}
 
 
 def sorted_by_time(noisy: Noisy, *others: Tensor) -> tuple[Noisy, *tuple[Tensor, ...]]:
     """A batch in the order of its timesteps."""
     order = noisy.t.argsort(stable=True)
-    return (tree_map(lambda leaf: leaf[order], noisy), *(other[order] for other in others))
+    return (Noisy(*(leaf[order] for leaf in noisy)), *(other[order] for other in others))

@@ -53,8 +53,8 @@ class Diffusion(nn.Module):
             Dhariwal's, betas at most 0.999.
         prediction: What the network's output means.
         loss_weights: `None`: the weight of the network's own squared error. `min_snr`:
-            `min(SNR_t, gamma) / SNR_t`. `p2`: `1 / (k + SNR_t)^gamma`. Both are weights on the error
-            of eps, for every kind of prediction.
+            `min(SNR_t, gamma) / SNR_t`. `p2`: `1 / (k + SNR_t)^gamma`. Both are weights on the
+            error of eps, for every kind of prediction.
         gamma: Of `loss_weights`; default 5 for `min_snr`, 1 for `p2`.
         k: Of `p2`.
 

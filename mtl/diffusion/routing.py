@@ -43,6 +43,7 @@ class Routing(nn.Module):
     """
 
     start: Tensor
+    channel: Tensor
     chosen: Tensor
 
     def __init__(

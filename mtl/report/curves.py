@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 
@@ -30,7 +31,7 @@ def draw_curves(rows: Rows, folder: Path) -> list[Path]:
         The files written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    names = sorted({name for row in rows for name in row})
+    names = list(dict.fromkeys(name for row in rows for name in row))
     tasks = [name.removeprefix("train/loss/") for name in names if name.startswith("train/loss/")]
     written = []
     for file, draw in (
@@ -116,18 +117,28 @@ def _panels(
         count, columns, figsize=(width * columns, 3.2 * count), squeeze=False, layout="constrained"
     )
     for axes, (title, lines) in zip(grid.flat, panels.items(), strict=False):
-        for colour, (name, label) in enumerate(lines):
-            _line(axes, rows, name, label, COLOURS[colour % len(COLOURS)])
+        for (name, label), colour in zip(lines, _colours(len(lines)), strict=True):
+            _line(axes, rows, name, label, colour)
         axes.set_title(title, fontsize=10)
         axes.set_xlabel("step")
         axes.grid(alpha=0.3)
-        axes.legend(fontsize=8)
+        if len(lines) <= len(COLOURS):
+            axes.legend(fontsize=8)
+        else:
+            axes.legend(fontsize=6, loc="center left", bbox_to_anchor=(1, 0.5))
     for axes in list(grid.flat)[len(panels) :]:
         axes.set_visible(False)
     return figure
 
 
-def _line(axes: Axes, rows: Rows, name: str, label: str, colour: str) -> None:
+def _colours(count: int) -> Sequence[Any]:
+    """Distinct ones, or for more lines a scale from the first to the last."""
+    if count <= len(COLOURS):
+        return COLOURS[:count]
+    return list(mpl.colormaps["viridis"]([i / (count - 1) for i in range(count)]))
+
+
+def _line(axes: Axes, rows: Rows, name: str, label: str, colour: Any) -> None:
     points = [(row["step"], row[name]) for row in rows if name in row]
     steps, values = zip(*points, strict=True)
     marker = "o" if len(points) < 30 else None

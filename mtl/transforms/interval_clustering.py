@@ -55,6 +55,7 @@ class IntervalClustering(Transform):
     """
 
     mixing: Tensor
+    factors: Tensor
 
     def __init__(
         self,
@@ -91,9 +92,7 @@ class IntervalClustering(Transform):
             )
         self.k = k
         self.weighting = weighting
-        self.bounds = interval_clusters(
-            given, k, objective, min_size=min_size, max_size=max_size
-        )
+        self.bounds = interval_clusters(given, k, objective, min_size=min_size, max_size=max_size)
         mixing = torch.zeros(k, num_tasks)
         for cluster, (start, end) in enumerate(zip(self.bounds, self.bounds[1:], strict=False)):
             mixing[cluster, start:end] = 1 / (end - start)

@@ -5,6 +5,7 @@ Intervals are `[l, r]`, inclusive, in the code; bounds are half-open, as everywh
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Literal, get_args
 
@@ -100,7 +101,7 @@ def clustering_cost(
         objective: As in `interval_clusters`.
     """
     total = 0.0
-    pairs = [(left, end - 1) for left, end in zip(bounds[:-1], bounds[1:], strict=True)]
+    pairs = [(left, end - 1) for left, end in itertools.pairwise(bounds)]
     if objective in ("timestep", "snr"):
         values = _values(cost_or_values, objective)
         for left, right in pairs:

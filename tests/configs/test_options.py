@@ -11,15 +11,21 @@ from benchmarks.base import Benchmark
 from mtl import Balancer
 from mtl.aggregation import MGDAWeighting
 from mtl.config import build, build_all, check_arguments
+from mtl.diffusion import Denoiser, Noisy
 from mtl.scalarization import EqualWeighting, UncertaintyWeighting
 from mtl.transforms import Log
-from tests.support import CONFIGS, PRESETS, assert_same, compose_config, state_of
+from tests.support import CONFIGS, PRESETS, assert_same, compose_config, set_num_tasks, state_of
 
 FILES = sorted(CONFIGS.rglob("*.yaml"))
 OPTIONS = {
     f"{path.parent.relative_to(CONFIGS).as_posix()}={path.stem}"
     for path in FILES
     if path.parent != CONFIGS
+}
+COMPANIONS = {  # options that others ask for
+    "logger=wandb": ["logger.wandb.name=run"],
+    "dataset=diffusion_folder": ["dataset.data_dir=."],
+    **{f"model=denoiser_{name}": ["dataset=diffusion_mnist"] for name in ("mlp", "unet", "dit")},
 }
 LISTS = ("balancer/transforms=", "balancer/regularizers=")
 
@@ -52,10 +58,7 @@ def test_all_groups_are_covered():
 
 @pytest.mark.parametrize("option", sorted(OPTIONS))
 def test_option_composes_and_passes_the_checks(option):
-    if option.startswith("logger=wandb"):
-        config = composed(option, "logger.wandb.name=run")
-    else:
-        config = composed(override(option))
+    config = composed(override(option), *COMPANIONS.get(option, ()))
     check_arguments(config)
     assert config.dataset._target_.startswith("benchmarks.")
 
@@ -68,7 +71,7 @@ def test_option_composes_and_passes_the_checks(option):
 )
 def test_balancers_are_made(option, num_tasks):
     config = composed(override(option))
-    config.num_tasks = num_tasks
+    set_num_tasks(config, num_tasks)
     balancer = build(config.balancer)
     assert isinstance(balancer, Balancer)
     group, name = option.split("=")
@@ -111,7 +114,8 @@ SMALL = {  # models of published tables, made smaller and without their weights
 
 def small(option, folder):
     """The configuration of a data set whose data and model can be made here."""
-    config = composed(option)
+    companions = COMPANIONS.get(option, ())
+    config = composed(option, *companions)
     target = config.model.backbone._target_
     if target in SMALL:
         pytest.importorskip("timm")
@@ -122,7 +126,7 @@ def small(option, folder):
         file.write_text("\n".join(["x,t,y", *rows]))
         changes += ["dataset.name=null", f"dataset.csv={file}"]
         changes += ["dataset.task_column=t", "dataset.target_column=y"]
-    return composed(option, *changes)
+    return composed(option, *companions, *changes)
 
 
 @pytest.mark.parametrize("option", options("dataset"))
@@ -136,10 +140,20 @@ def test_datasets_with_their_own_model(option, tmp_path):
     tasks = benchmark.tasks(lambda size: head(backbone.out_channels, size))
     assert len(tasks) > 1
     assert all(task.metrics for task in tasks)
-    shapes = {"scenes": (3, 64, 64), "multimnist": (1, 28, 28), "multidigits": (1, 12, 12)}
+    shapes = {
+        "scenes": (3, 64, 64),
+        "multimnist": (1, 28, 28),
+        "multidigits": (1, 12, 12),
+        "diffusion_gmm": (2,),
+        "diffusion_digits": (1, 8, 8),
+        "diffusion_mnist": (1, 28, 28),
+    }
     pictures = shapes.get(option.split("=")[1], (3, 32, 32))
     flat = benchmark.num_features
-    features = backbone(torch.zeros(2, *(pictures if flat is None else (flat,))))
+    inputs = torch.zeros(2, *(pictures if flat is None else (flat,)))
+    if isinstance(backbone, Denoiser):
+        inputs = Noisy(inputs, torch.zeros(2).long(), torch.zeros(2).long(), torch.ones(2))
+    features = backbone(inputs)
     assert all(task.head(features).isfinite().all() for task in tasks)
 
 

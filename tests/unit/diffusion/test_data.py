@@ -17,7 +17,7 @@ from mtl.errors import ConfigError, DataError
 from tests.support import ROOT
 
 sys.path.insert(0, str(ROOT / "scripts"))
-from affinity import affinity  # noqa: E402
+from affinity import affinity
 
 
 def gmm(**options):
@@ -37,10 +37,14 @@ def test_evaluation_is_drawn_once_for_all_runs():
     for name in first.intervals.names:
         for a, b in zip(batches[0][0].get(name, ()), batches[1][0].get(name, ()), strict=True):
             assert torch.equal(a, b)
-    whole = [batch for batch in first.val_dataloader()]
+    whole = list(first.val_dataloader())
     counts = {n: sum(len(t[n]) for _, t in whole if n in t) for n in first.intervals.names}
     assert set(counts.values()) == {30}
-    assert {name for _, t in part.val_dataloader() for name in t} == {"t300_399", "t500_599"}
+    names = {name for _, targets in part.val_dataloader() for name in targets}
+    assert names == {"t300_399", "t500_599"}
+    rows = [*range(90, 120), *range(150, 180)]  # a specialist is tested on the very same samples
+    for key, values in part.val_data.arrays.items():
+        np.testing.assert_array_equal(values, first.val_data.arrays[key][rows])
     assert all(bool((noisy.gain == 1).all()) for inputs, _ in whole for noisy in inputs.values())
 
 
@@ -129,7 +133,7 @@ def test_a_folder_of_pictures(tmp_path):
     data = DiffusionFolder(Diffusion(), data_dir=tmp_path, size=8, intervals=5, num_classes=2)
     parts = [data.clean(name).rows for name in ("train", "val", "test")]
     assert [len(part) for part in parts] == [16, 2, 2]
-    assert sorted(sum(parts, [])) == list(range(20))
+    assert sorted(row for part in parts for row in part) == list(range(20))
     batch = data.clean("train").__getitems__([0, 1])
     assert batch.x.shape == (2, 3, 8, 8)
     assert data.shape == (3, 8, 8)

@@ -89,7 +89,9 @@ def test_dit_sizes_that_do_not_divide(sizes):
 # --------------------------------------------------------------------------------------- routing
 
 
-@pytest.mark.parametrize(("channels", "alpha", "beta"), [(64, 4, 0.8), (100, 1, 0.29), (7, 0.5, 0.5)])
+@pytest.mark.parametrize(
+    ("channels", "alpha", "beta"), [(64, 4, 0.8), (100, 1, 0.29), (7, 0.5, 0.5)]
+)
 def test_mask_counts(channels, alpha, beta):
     timesteps = 300
     masks = Routing("dtr", channels, timesteps, alpha=alpha, beta=beta)(torch.arange(timesteps))
@@ -195,7 +197,7 @@ def test_parts_of_a_batch_give_the_gradients_of_the_whole(name):
         step = Step.evaluate(model, tasks, data, together=together)
         found.append((step.values, step.rows().jacobian))
     # By hand: weighted squared errors of eps, one task after the other.
-    for i, task in enumerate(names):
+    for i in range(len(names)):
         rows = slice(4 * i, 4 * i + 4)
         error = (model.backbone.predict(noisy.x[rows], t[rows], label[rows]) - eps[rows]).square()
         loss = (diffusion.weights()[t[rows]] * error.flatten(1).mean(1)).mean()

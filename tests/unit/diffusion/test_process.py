@@ -145,7 +145,10 @@ def test_rows_go_to_their_tasks():
     noisy = Noisy(x, t, torch.zeros(6), torch.ones(6))
     inputs, targets = intervals.by_task(noisy, 10 * x)
     assert {name: part.x.tolist() for name, part in inputs.items()} == {
-        "t0_9": [0, 1], "t10_19": [2], "t30_39": [3, 4], "t40_49": [5]
+        "t0_9": [0, 1],
+        "t10_19": [2],
+        "t30_39": [3, 4],
+        "t40_49": [5],
     }
     for name, target in targets.items():
         assert torch.equal(target, 10 * inputs[name].x)

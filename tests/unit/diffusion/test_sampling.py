@@ -45,9 +45,7 @@ def test_oracle_is_the_posterior_mean():
     points = mixture.draw(400_000, seed=5)[0].double()
     eps = (x - abar.sqrt() * points) / (1 - abar).sqrt()
     weights = (-eps.square().sum(1) / 2).softmax(0)
-    torch.testing.assert_close(
-        weights @ eps, mixture.optimal_eps(x, abar)[0], atol=5e-3, rtol=0
-    )
+    torch.testing.assert_close(weights @ eps, mixture.optimal_eps(x, abar)[0], atol=5e-3, rtol=0)
 
 
 def test_mixture_has_unit_variance():

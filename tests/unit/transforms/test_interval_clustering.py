@@ -92,7 +92,12 @@ def test_affinity_files(tmp_path):
     affinity = np.kron(np.eye(2), np.ones((5, 5)))
     np.save(tmp_path / "a.npy", affinity)
     np.savez(tmp_path / "a.npz", affinity=affinity)
-    for given in (affinity, torch.from_numpy(affinity), tmp_path / "a.npy", str(tmp_path / "a.npz")):
+    for given in (
+        affinity,
+        torch.from_numpy(affinity),
+        tmp_path / "a.npy",
+        str(tmp_path / "a.npz"),
+    ):
         part = IntervalClustering(10, 2, objective="gradient", affinity=given)
         assert part.bounds == [0, 5, 10]
     (tmp_path / "b.npz").write_text("no array")
