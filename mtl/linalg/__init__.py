@@ -1,8 +1,8 @@
 """Small dense problems on Gramians: exact, in float64."""
 
+from mtl.linalg.affinity import gram_cosines, gram_norm, nonzero
 from mtl.linalg.bargaining import fair_weights
 from mtl.linalg.equilibrate import Equilibrated, equilibrate
-from mtl.linalg.affinity import gram_cosines, gram_norm, nonzero
 from mtl.linalg.gramian import cosines, gramian, inner_products
 from mtl.linalg.min_norm import min_norm_weights
 from mtl.linalg.quadratic import nonnegative_qp

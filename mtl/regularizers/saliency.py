@@ -138,7 +138,7 @@ class SaliencyRegularizer(Regularizer):
 
 
 def as_tasks(saliency: Saliency) -> list[Tensor]:
-    """m tensors `[B, C, N]`, at least float32."""
+    """M tensors `[B, C, N]`, at least float32."""
     tasks = saliency.unbind() if isinstance(saliency, Tensor) else saliency
     return [s.to(torch.promote_types(s.dtype, torch.float32)) for s in tasks]
 
@@ -177,4 +177,5 @@ def check_choice(name: str, value: object, choices: tuple[object, ...]) -> None:
 
 
 def _norm(tensors: Iterable[Tensor]) -> Tensor:
-    return torch.stack([t.norm(dtype=torch.promote_types(t.dtype, torch.float32)) for t in tensors]).norm()
+    norms = [t.norm(dtype=torch.promote_types(t.dtype, torch.float32)) for t in tensors]
+    return torch.stack(norms).norm()

@@ -53,9 +53,8 @@ def terms(model, tasks, batch, *, log=True, form=lambda s: s.flatten(2)):
 
 
 def rep_mtl(combine=None, **options):
-    return Balancer(
-        combine, transforms=[Log()], regularizers=[TSR(**options), CSA(**options)], on_nonfinite="raise"
-    )
+    parts = [TSR(**options), CSA(**options)]
+    return Balancer(combine, transforms=[Log()], regularizers=parts, on_nonfinite="raise")
 
 
 FORMS = {
@@ -200,7 +199,7 @@ def test_batches_of_different_size_cannot_be_paired():
 def test_several_tensors_and_frozen_backbones_are_refused():
     z = normal(4, 3).requires_grad_()
     losses = {name: (z * (i + 1)).square().mean() for i, name in enumerate("ab")}
-    both = {name: (z, z) for name in "ab"}
+    both = dict.fromkeys("ab", (z, z))
     with pytest.raises(UnsupportedError, match="one tensor"):
         TSR()(Step(losses, shared=[z], representation=both))
     with pytest.raises(UnsupportedError, match="pass `representation` to Step"):
@@ -313,7 +312,7 @@ def test_similarities_that_are_logged():
     saliency = normal(3, 4, 5, 6)
     z = torch.zeros(4, 5, 6, dtype=torch.float64, requires_grad=True)
     losses = {n: (z * s).sum() for n, s in zip(NAMES, saliency, strict=True)}
-    step = Step(losses, shared=[z], representation={n: (z,) for n in NAMES})
+    step = Step(losses, shared=[z], representation=dict.fromkeys(NAMES, (z,)))
     CSA(log=False, channel_dim=1)(step)
     maps = torch.nn.functional.normalize((saliency @ saliency.mT).flatten(2), dim=2)
     columns = saliency.mean(3).permute(1, 2, 0)
@@ -341,7 +340,7 @@ def test_half_precision_representations(dtype, tolerance):
             f"t{i}": CrossEntropy()(z @ w.to(kind), y)
             for i, (w, y) in enumerate(zip(heads, targets, strict=True))
         }
-        representation = {name: (z,) for name in losses}
+        representation = dict.fromkeys(losses, (z,))
         step = Step(losses, shared=[z], representation=representation, scale=scale)
         found = torch.stack([TSR()(step), CSA()(step)])
         (gradient,) = torch.autograd.grad(found.sum(), z)
@@ -349,7 +348,9 @@ def test_half_precision_representations(dtype, tolerance):
         assert gradient.any()
         return found.double()
 
-    torch.testing.assert_close(values(dtype, 1024.0), values(torch.float64, 1.0), rtol=tolerance, atol=tolerance)
+    torch.testing.assert_close(
+        values(dtype, 1024.0), values(torch.float64, 1.0), rtol=tolerance, atol=tolerance
+    )
 
 
 @pytest.mark.parametrize("kind", [TSR, CSA])
