@@ -39,6 +39,7 @@ class _Summary(NamedTuple):
     present: tuple[int, ...]  # tasks with a label in some process
     nonfinite: tuple[int, ...]
     negative: tuple[int, ...]
+    here: tuple[int, ...]  # tasks with a label in this process
 
 
 class Step:
@@ -63,7 +64,7 @@ class Step:
         scalars: What parts leave to be logged, by name.
         observed: Whether it will be logged, so that parts may spend time on it.
 
-    Reading `values` (or anything that depends on it) moves 2m numbers to the host, once a step:
+    Reading `values` (or anything that depends on it) moves 3m numbers to the host, once a step:
     which tasks are present and finite decides what is computed next.
     """
 
@@ -196,14 +197,14 @@ class Step:
         zero = torch.zeros((), dtype=precise, device=like.device)
         values = torch.stack([zero if loss is None else loss.detach() for loss in losses]).to(zero)
         counts = torch.stack([self._count(name, zero) for name in self.tasks]).to(zero)
-        share = None
+        share, here = None, counts
         if world_size() > 1:
             # An absent task's loss may be anything; it must not turn the sum into NaN.
             totals = all_reduce(torch.cat([torch.where(counts > 0, values * counts, 0.0), counts]))
             sums, total = totals.chunk(2)
             share, values = counts / total.clamp_min(1), sums / total.clamp_min(1)
             counts = total
-        host_values, host_counts = torch.stack([values, counts]).tolist()
+        host_values, host_counts, host_here = torch.stack([values, counts, here]).tolist()
         present = tuple(i for i, count in enumerate(host_counts) if count > 0)
         if len(present) < len(self.tasks):
             values = values[list(present)]
@@ -214,6 +215,7 @@ class Step:
             present,
             tuple(i for i in present if not math.isfinite(host_values[i])),
             tuple(i for i in present if host_values[i] < 0),
+            tuple(i for i in present if host_here[i] > 0),
         )
 
     def _count(self, name: str, zero: Tensor) -> Tensor:
@@ -275,7 +277,7 @@ class Step:
 
         Returns:
             Task name -> gradient by each of the tensors at which its head attaches, times `scale`,
-            which keeps half precision from underflow. Tasks without a loss here are left out.
+            which keeps half precision from underflow. Tasks without labels here are left out.
 
         Raises:
             NonFiniteError: The logarithm of a negative loss is asked for.
@@ -284,7 +286,7 @@ class Step:
         if log_eps is not None and self._summary.negative:
             raise NonFiniteError(*(self.tasks[i] for i in self._summary.negative))
         if log_eps not in self._saliencies:
-            names = [name for name in self.present if self.losses[name] is not None]
+            names = [self.tasks[i] for i in self._summary.here]
             self._saliencies[log_eps] = {name: self._saliency(name, log_eps) for name in names}
         return self._saliencies[log_eps]
 
