@@ -106,9 +106,9 @@ class Objectives:
         on_rows = weights if self._by_objective else on_losses
         rows = self._rows
         gradients = (
-            rows.weighted(on_rows)
+            rows.weighted(on_rows, self._joined)
             + rows.specific(self._head_factors(on_rows))
-            + self._rest(weights)
+            + self._rest(weights, joined=bool(self._joined))
         )
         return Combined(gradients, weights=on_losses, gramian=self.gramian)
 
@@ -135,10 +135,13 @@ class Objectives:
     def follow(self, direction: Tensor) -> Combined:
         """Gradients with `direction`, `[n]`, in the columns of `jacobian`."""
         rows = self._rows
-        shared = rows.along(direction.detach().to(rows.jacobian) * self._step.scale)
+        shared = rows.along(
+            direction.detach().to(rows.jacobian) * self._step.scale, extra=self._joined
+        )
         ones = torch.ones_like(self.values).detach()
         heads = rows.specific(self._head_factors(None))
-        return Combined(shared + heads + self._rest(ones), gramian=self.gramian)
+        rest = self._rest(ones, joined=bool(self._joined))
+        return Combined(shared + heads + rest, gramian=self.gramian)
 
     # --------------------------------------------------------------------- what they are made of
 
@@ -198,8 +201,8 @@ class Objectives:
             return None
         return self._derivative.sum(0)
 
-    def _rest(self, weights: Tensor) -> Gradients:
-        """Gradients of regularizers and of the balancer's own parameters."""
+    def _rest(self, weights: Tensor, *, joined: bool = False) -> Gradients:
+        """Gradients of regularizers, unless `joined` already, and of the balancer's parameters."""
         pairs: Gradients = []
         if self._learned and self.values.requires_grad:
             learned = torch.autograd.grad(
@@ -211,8 +214,14 @@ class Objectives:
             pairs += self._scaled(learned)
         if self._extra:
             pairs += self._learned_in_extra()
+        if self._extra and not joined:
             pairs += _pairs(self._step.parameters, self._step.gradient(None, self._extra))
         return pairs
+
+    @property
+    def _joined(self) -> list[Tensor]:
+        """Regularizers that share the pass from the representation to the shared parameters."""
+        return self._extra if self._level == "representation" else []
 
     def _learned_in_extra(self) -> Gradients:
         """Gradients of parameters that regularizers learn."""

@@ -6,6 +6,7 @@ of the representation).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -123,24 +124,29 @@ class Rows:
             raise NonFiniteError(*(culprits if len(bad) == len(names) else names))
         return result
 
-    def weighted(self, weights: Tensor) -> Gradients:
+    def weighted(self, weights: Tensor, extra: Sequence[Tensor] = ()) -> Gradients:
         """Gradients of the shared parameters for `weights @ rows`.
 
         Args:
             weights: `[r]`.
+            extra: See `along`.
         """
-        pairs = self.along(weights.to(self.jacobian) @ self.jacobian, weights)
+        pairs = self.along(weights.to(self.jacobian) @ self.jacobian, weights, extra)
         for factor in self._factors:
             pairs += factor.combine(weights)
         return pairs
 
-    def along(self, direction: Tensor, weights: Tensor | None = None) -> Gradients:
+    def along(
+        self, direction: Tensor, weights: Tensor | None = None, extra: Sequence[Tensor] = ()
+    ) -> Gradients:
         """Gradients of the shared parameters for a direction in the columns of `jacobian`.
 
         Args:
             direction: `[n]`, times the scale.
             weights: `[r]`, the weights that made it; needed where tasks have their own
                 representation.
+            extra: At the representation: scalars whose gradient, by all parameters, comes with the
+                pass from there.
         """
         if self.level == "parameters":
             columns = self._columns_of(0)
@@ -152,11 +158,13 @@ class Rows:
                 if u
             ]
         outputs, cotangents = self._at_representation(direction, weights)
+        scalars, ones = self.step.with_gradient(extra)
+        inputs = self.step.parameters if extra else self.step.shared
         gradients = torch.autograd.grad(
-            outputs, self.step.shared, cotangents, retain_graph=True, allow_unused=True
+            [*outputs, *scalars], inputs, [*cotangents, *ones], retain_graph=True, allow_unused=True
         )
-        reduced = all_reduce_list(list(gradients), self.step.shared)
-        return [(p, g) for p, g in zip(self.step.shared, reduced, strict=True) if g is not None]
+        reduced = all_reduce_list(list(gradients), inputs)
+        return [(p, g) for p, g in zip(inputs, reduced, strict=True) if g is not None]
 
     def _at_representation(
         self, direction: Tensor, weights: Tensor | None

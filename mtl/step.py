@@ -364,9 +364,9 @@ class Step:
                 if loss is not None:
                     outputs.append(loss)
                     factors.append(cotangents[position].to(loss.dtype))
-        extra = [e for e in extra if e.requires_grad]  # all is frozen below: no gradient
-        outputs += extra
-        factors += [torch.ones_like(e) * (self.scale / world_size()) for e in extra]
+        scalars, ones = self.with_gradient(extra)
+        outputs += scalars
+        factors += ones
         if not outputs or not inputs:
             return [None] * len(inputs)
         return list(
@@ -374,6 +374,15 @@ class Step:
                 outputs, inputs, factors, retain_graph=retain_graph, allow_unused=True
             )
         )
+
+    def with_gradient(self, extra: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Those of the scalars that have a gradient (not so if all is frozen below), and factors.
+
+        Args:
+            extra: Scalars defined on the local batch.
+        """
+        scalars = [e for e in extra if e.requires_grad]
+        return scalars, [torch.ones_like(e) * (self.scale / world_size()) for e in scalars]
 
     def recompute(self) -> Step:
         """The Step of the same batch at the present parameters.

@@ -8,7 +8,7 @@ from torch import nn
 from torch.autograd.function import once_differentiable
 
 from mtl import Balancer, MultiTaskModel, Step, Task
-from mtl.aggregation import PCGradWeighting
+from mtl.aggregation import GradDrop, PCGradWeighting
 from mtl.errors import ConfigError, UnsupportedError
 from mtl.losses import MSE, CrossEntropy
 from mtl.parts import Needs
@@ -148,11 +148,19 @@ class Counted(nn.Module):
         return Once.apply(inputs)
 
 
-@pytest.mark.parametrize("combine", [EqualWeighting(), UncertaintyWeighting(3)])
-def test_the_backbone_sees_one_ordinary_backward_pass(combine):
+@pytest.mark.parametrize(
+    ("combine", "level"),
+    [
+        (EqualWeighting(), "parameters"),
+        (UncertaintyWeighting(3), "parameters"),
+        (PCGradWeighting(seed=1), "representation"),
+        (GradDrop(seed=1), "representation"),
+    ],
+)
+def test_the_backbone_sees_one_ordinary_backward_pass(combine, level):
     model, tasks, batch = smooth(4, 3, 5, 6)
     model.backbone.append(nn.Conv2d(3, 3, 1).double()).append(Counted()).append(nn.Tanh())
-    balancer = rep_mtl(combine)
+    balancer = Balancer(combine, level=level, transforms=[Log()], regularizers=[TSR(), CSA()])
     Once.passes = 0
     step = Step.evaluate(model, tasks, batch, needs=balancer.needs)
     step.observed = True
