@@ -63,6 +63,7 @@ class Step:
     Attributes:
         scalars: What parts leave to be logged, by name.
         observed: Whether it will be logged, so that parts may spend time on it.
+        memo: What parts have computed and others may use, until the gradients are there.
 
     Reading `values` (or anything that depends on it) moves 3m numbers to the host, once a step:
     which tasks are present and finite decides what is computed next.
@@ -94,7 +95,7 @@ class Step:
         self.scalars: dict[str, Tensor] = {}
         self.observed = False
         self._rows: dict[tuple[Level, bool], Rows] = {}
-        self._saliencies: dict[float | None, dict[str, tuple[Tensor, ...]]] = {}
+        self.memo: dict[Any, Any] = {}
         self._linear_calls = list(linear_calls)
         self._input_gradients = input_gradients or InputGradients()
         for name, loss in self.losses.items():
@@ -285,10 +286,11 @@ class Step:
         """
         if log_eps is not None and self._summary.negative:
             raise NonFiniteError(*(self.tasks[i] for i in self._summary.negative))
-        if log_eps not in self._saliencies:
+        key = ("saliencies", log_eps)
+        if key not in self.memo:
             names = [self.tasks[i] for i in self._summary.here]
-            self._saliencies[log_eps] = {name: self._saliency(name, log_eps) for name in names}
-        return self._saliencies[log_eps]
+            self.memo[key] = {name: self._saliency(name, log_eps) for name in names}
+        return self.memo[key]
 
     def _saliency(self, name: str, log_eps: float | None) -> tuple[Tensor, ...]:
         tensors = (self.representation or {}).get(name, ())
@@ -314,7 +316,7 @@ class Step:
     def release(self) -> None:
         """Forgets the rows; they refer to the step, and would wait for the garbage collector."""
         self._rows.clear()
-        self._saliencies.clear()
+        self.memo.clear()
 
     def factors(self, rows: int) -> list[Factor]:
         """Linear layers whose rows are cheaper as factors, for so many rows.

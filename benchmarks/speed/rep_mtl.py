@@ -9,9 +9,10 @@ import argparse
 import os
 import platform
 import resource
+import statistics
 import subprocess
 import sys
-from collections import Counter
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -29,15 +30,18 @@ from benchmarks.speed.__main__ import show
 from benchmarks.speed.gradients import GradientCost
 from benchmarks.speed.timing import interleave
 from benchmarks.speed.workloads import _CONFIGS
-from mtl import Balancer, MultiTaskModel, Task
+from mtl import Balancer, MultiTaskModel, Step, Task
 from mtl.config import build, register_schema
 from mtl.losses import L1, Cosine, CrossEntropy
 from mtl.models import DenseHead, UNet
-from mtl.regularizers import csa
+from mtl.parts import Needs
+from mtl.regularizers import csa, tsr
 
 BALANCERS = ("ew", "ew_log", "rep_mtl", "pcgrad", "nash_mtl")
 SALIENCY = (3, 8, 2048, 36 * 48)
 HeadFactory = Callable[[int, int], nn.Module]
+ModelFactory = Callable[[], tuple[MultiTaskModel, list[Task]]]
+Problem = tuple[ModelFactory, Batch]
 
 
 def convolutional_head(channels: int, out_channels: int) -> nn.Module:
@@ -83,7 +87,7 @@ class DeepLab(nn.Module):
 
 def problem(
     backbone: Callable[[], nn.Module], head: HeadFactory, samples: int, height: int, width: int
-) -> GradientCost:
+) -> Problem:
     """NYUv2's three tasks on random pictures."""
     torch.manual_seed(0)
     batch: Batch = (
@@ -106,10 +110,10 @@ def problem(
         ]
         return MultiTaskModel(trunk, tasks), tasks
 
-    return GradientCost(model, batch)
+    return model, batch
 
 
-PROBLEMS: dict[str, Callable[[], GradientCost]] = {
+PROBLEMS: dict[str, Callable[[], Problem]] = {
     "U-Net, 1x1 heads, batch 16, 64x64": lambda: problem(UNet, DenseHead, 16, 64, 64),
     "U-Net, convolutional heads, batch 16, 64x64": lambda: problem(
         UNet, convolutional_head, 16, 64, 64
@@ -128,30 +132,63 @@ def balancer(preset: str) -> Balancer:
     return build(config.balancer)
 
 
-def operations(cost: GradientCost, preset: str, steps: int = 3) -> Counter[str]:
-    """Milliseconds a step by operation."""
-    run = cost.balanced(balancer(preset))
-    run()
-    with torch.profiler.profile() as profile:
-        for _ in range(steps):
-            run()
-    result: Counter[str] = Counter()
-    for event in profile.key_averages():
-        result[event.key] += event.self_cpu_time_total / 1000 / steps
-    return result
+def phases(model_and_tasks: ModelFactory, batch: Batch) -> dict[str, tuple[float, float]]:
+    """CPU seconds of the parts of one step, of `ew` and of `rep_mtl`."""
+    model, tasks = model_and_tasks()
+    watch = _Watch()
+    step = Step.evaluate(model, tasks, batch)
+    heads = [p for name in step.tasks for p in step.specific[name]]
+    losses = [loss for loss in step.losses.values() if loss is not None]
+    (z,) = step.representation[tasks[0].name]  # type: ignore[index]
+    watch.lap("forward")
+    plain, *_ = torch.autograd.grad(losses, [z, *heads], [torch.ones(())] * 3, retain_graph=True)
+    watch.lap("heads, backward")
+    torch.autograd.grad(z, step.shared, plain)
+    watch.lap("backbone, backward")
+    ours = _Watch()
+    step = Step.evaluate(model, tasks, batch, needs=Needs.SALIENCY)
+    heads = [p for name in step.tasks for p in step.specific[name]]
+    (z,) = step.representation[tasks[0].name]  # type: ignore[index]
+    ours.lap("forward")
+    raw = [gradients[0] for gradients in step.saliencies(1e-8).values()]
+    ours.lap("saliency")
+    saliency = [s.flatten(2) for s in raw]
+    terms = tsr(saliency) + csa(saliency)
+    ours.lap("terms, forward")
+    tangents = torch.autograd.grad(terms, raw)
+    ours.lap("terms, backward")
+    losses = [loss for loss in step.losses.values() if loss is not None]
+    factors = [*tangents, *[torch.ones(())] * 3]
+    total, *_ = torch.autograd.grad([*raw, *losses], [z, *heads], factors, retain_graph=True)
+    ours.lap("heads, backward")
+    torch.autograd.grad(z, step.shared, total)
+    ours.lap("backbone, backward")
+    return {name: (watch.laps.get(name, 0.0), own) for name, own in ours.laps.items()}
 
 
-def show_profile(console: Console, title: str, cost: GradientCost) -> None:
-    """The operations in which `rep_mtl` spends more time than `ew`."""
-    plain, ours = (operations(cost, preset) for preset in ("ew", "rep_mtl"))
-    more = Counter({key: ours[key] - plain[key] for key in ours})
-    table = Table(title=f"{title}: where rep_mtl's time goes beyond ew's")
-    table.add_column("operation")
-    table.add_column("ms a step more", justify="right")
-    table.add_column("of the difference", justify="right")
-    total = sum(ours.values()) - sum(plain.values())
-    for key, milliseconds in more.most_common(10):
-        table.add_row(key, f"{milliseconds:.1f}", f"{milliseconds / total:.0%}")
+class _Watch:
+    """CPU seconds between laps."""
+
+    def __init__(self) -> None:
+        self.laps: dict[str, float] = {}
+        self._last = time.process_time()
+
+    def lap(self, name: str) -> None:
+        now = time.process_time()
+        self.laps[name], self._last = now - self._last, now
+
+
+def show_profile(console: Console, title: str, problem: Problem, rounds: int) -> None:
+    """Where a step of `rep_mtl` spends more time than one of `ew`."""
+    found = [phases(*problem) for _ in range(rounds + 1)][1:]
+    table = Table(title=f"{title}: parts of a step, CPU ms (median)")
+    for column in ("part", "ew", "rep_mtl"):
+        table.add_column(column, justify="left" if column == "part" else "right")
+    for name in found[0]:
+        pairs = [run[name] for run in found]
+        table.add_row(
+            name, *(f"{1000 * statistics.median(v):.1f}" for v in zip(*pairs, strict=True))
+        )
     console.print(table)
 
 
@@ -210,10 +247,11 @@ def main() -> None:
     )
     for title, make in PROBLEMS.items():
         if options.problem in title:
-            cost = make()
+            made = make()
+            cost = GradientCost(*made)
             contenders = {preset: cost.balanced(balancer(preset)) for preset in BALANCERS}
             show(console, title, interleave(contenders, reference="ew", rounds=options.rounds))
-            show_profile(console, title, cost)
+            show_profile(console, title, made, options.rounds)
     if not options.problem or options.problem in "memory":
         ours, theirs = memory("csa"), memory("naive")
         console.print(

@@ -34,6 +34,8 @@ def describe_cost(balancer: Balancer, model: MultiTaskModel, num_tasks: int) -> 
         most = "at most " if Needs.JACOBIAN not in needs else ""
         memory = f", {most}{mebibytes:.1f} MiB of rows"
         exchanged = f"the losses and {num_tasks} gradients"
+    if Needs.SALIENCY in needs:
+        memory += ", second derivatives through the heads"
     again = ", and the batch is evaluated again" if needs & _AGAIN else ""
     return (
         f"A step takes {passes}{memory}{again}. Shared parameters: {shared:,}. With several "

@@ -2,6 +2,7 @@
 
 from mtl import Balancer
 from mtl.aggregation import GradDrop, PCGradWeighting
+from mtl.regularizers import TSR
 from mtl.report import describe_cost
 from mtl.scalarization import FAMO
 from mtl.sharpness import JointSAM
@@ -38,3 +39,8 @@ def test_at_the_representation():
 
 def test_one_task_is_plain_training():
     assert "1 backward pass." in describe(Balancer(PCGradWeighting()), num_tasks=1)
+
+
+def test_second_derivatives():
+    text = describe(Balancer(regularizers=[TSR()]))
+    assert "1 backward pass, second derivatives through the heads." in text
