@@ -132,6 +132,14 @@ def balancer(preset: str) -> Balancer:
     return build(config.balancer)
 
 
+def straightforward() -> Balancer:
+    """The same with the second derivatives of the layers as PyTorch has them."""
+    result = balancer("rep_mtl")
+    for part in result.regularizers.values():
+        part.needs = Needs.REPRESENTATION  # type: ignore[assignment]
+    return result
+
+
 def phases(model_and_tasks: ModelFactory, batch: Batch) -> dict[str, tuple[float, float]]:
     """CPU seconds of the parts of one step, of `ew` and of `rep_mtl`."""
     model, tasks = model_and_tasks()
@@ -250,6 +258,7 @@ def main() -> None:
             made = make()
             cost = GradientCost(*made)
             contenders = {preset: cost.balanced(balancer(preset)) for preset in BALANCERS}
+            contenders["rep_mtl, PyTorch's derivatives"] = cost.balanced(straightforward())
             show(console, title, interleave(contenders, reference="ew", rounds=options.rounds))
             show_profile(console, title, made, options.rounds)
     if not options.problem or options.problem in "memory":
