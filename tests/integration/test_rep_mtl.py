@@ -1,4 +1,4 @@
-"""Power-law exponents of a checkpoint, as a command."""
+"""A run of Rep-MTL: what it logs, and the power-law exponents of its checkpoint."""
 
 import re
 import runpy
@@ -26,6 +26,10 @@ def power_law(*arguments, cwd):
 def test_of_a_run(tmp_path):
     pytest.importorskip("weightwatcher")
     run = invoke(*TINY, "balancer=rep_mtl", cwd=tmp_path).ok()
+    columns = (run.folder / "history.csv").read_text().splitlines()[0].split(",")
+    logged = {c.removeprefix("balancer/") for c in columns}
+    assert logged >= {"regularizer/tsr", "regularizer/csa", "csa/positive", "csa/negative"}
+    assert logged >= {f"{name}/gradient_norm" for name in ("tsr", "csa", "tasks")}
     done = power_law(f"ckpt={run.last}", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert re.search(r"backbone +│ \d+\.\d\d +│ 2 ", done.stdout), done.stdout
