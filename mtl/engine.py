@@ -158,7 +158,9 @@ class Objectives:
         weights = weights.detach().to(self._losses)
         on_losses = weights if self._derivative is None else weights @ self._derivative
         on_rows = weights if self._by_objective else on_losses
-        gradients = self._rows.combine(on_rows, self._head_factors(on_rows)) + self._rest(weights)
+        rows, joined = self._rows, self._joined
+        gradients = rows.combine(on_rows, self._head_factors(on_rows), joined)
+        gradients += self._rest(weights, joined=bool(joined))
         return Combined(gradients, weights=on_losses, gramian=self.gramian)
 
     def repeat(self, weights: Tensor) -> Combined:
@@ -196,10 +198,13 @@ class Objectives:
     def follow(self, direction: Tensor) -> Combined:
         """Gradients with `direction`, `[n]`, in the columns of `jacobian`."""
         rows = self._rows
-        shared = rows.along(direction.detach().to(rows.jacobian) * self._step.scale)
+        shared = rows.along(
+            direction.detach().to(rows.jacobian) * self._step.scale, extra=self._joined
+        )
         ones = torch.ones_like(self.values).detach()
         heads = rows.specific(self._head_factors(None))
-        return Combined(shared + heads + self._rest(ones), gramian=self.gramian)
+        rest = self._rest(ones, joined=bool(self._joined))
+        return Combined(shared + heads + rest, gramian=self.gramian)
 
     # --------------------------------------------------------------------- what they are made of
 
@@ -281,8 +286,8 @@ class Objectives:
             return None
         return self._derivative.sum(0)
 
-    def _rest(self, weights: Tensor) -> Gradients:
-        """Gradients of regularizers and of the balancer's own parameters."""
+    def _rest(self, weights: Tensor, *, joined: bool = False) -> Gradients:
+        """Gradients of regularizers, unless `joined` already, and of the balancer's parameters."""
         pairs: Gradients = []
         if self._learned and self.values.requires_grad:
             learned = torch.autograd.grad(
@@ -294,8 +299,15 @@ class Objectives:
             pairs += self._scaled(learned)
         if self._extra:
             pairs += self._learned_in_extra()
+        if self._extra and not joined:
             pairs += self._pass(None)
         return pairs
+
+    @property
+    def _joined(self) -> list[Tensor]:
+        """Regularizers that share the pass from the representation to the shared parameters."""
+        apart = self._level == "parameters" or self._step.sharded or self._given is not None
+        return [] if apart else self._extra
 
     def _pass(self, weights: Tensor | None) -> Gradients:
         """One backward pass of losses and regularizers; of sharded parameters it fills `.grad`."""

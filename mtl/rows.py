@@ -6,6 +6,7 @@ of the representation).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -137,29 +138,33 @@ class Rows:
         self.gramian  # noqa: B018 - it is had while the scale is there
         return self.jacobian.div_(self.step.scale)
 
-    def combine(self, weights: Tensor, heads: Tensor | None) -> Gradients:
+    def combine(
+        self, weights: Tensor, heads: Tensor | None, extra: Sequence[Tensor] = ()
+    ) -> Gradients:
         """Gradients of all parameters; of sharded ones they go to `.grad` at once.
 
         Args:
             weights: `[r]`, on the rows of the shared parameters.
             heads: `[r]`, on those of the heads; `None`: ones.
+            extra: See `along`.
         """
         if not self.step.sharded:
-            return self.weighted(weights) + self.specific(heads)
+            return self.weighted(weights, extra) + self.specific(heads)
         direction = weights.to(self.jacobian) @ self.jacobian
         replaced = zip(*self._at_representation(direction, weights), strict=True)
         heads = torch.ones_like(weights) if heads is None else heads
         self.step.backward(heads, replaced=list(replaced), retain_graph=True)
         return []
 
-    def weighted(self, weights: Tensor) -> Gradients:
+    def weighted(self, weights: Tensor, extra: Sequence[Tensor] = ()) -> Gradients:
         """Gradients of the shared parameters for `weights @ rows`.
 
         Args:
             weights: `[r]`.
+            extra: See `along`.
         """
         direction = self.gather(weights.to(self.jacobian) @ self.jacobian)
-        pairs = self.along(direction, weights)
+        pairs = self.along(direction, weights, extra)
         for factor in self._factors:
             pairs += factor.combine(weights)
         return pairs
@@ -168,13 +173,17 @@ class Rows:
         """All columns, `[..., n]`, of something that every process has for those it holds."""
         return part if self.held is None else self.held.all_gather(part)
 
-    def along(self, direction: Tensor, weights: Tensor | None = None) -> Gradients:
+    def along(
+        self, direction: Tensor, weights: Tensor | None = None, extra: Sequence[Tensor] = ()
+    ) -> Gradients:
         """Gradients of the shared parameters for a direction in all columns.
 
         Args:
             direction: `[n]`, times the scale.
             weights: `[r]`, the weights that made it; needed where tasks have their own
                 representation.
+            extra: At the representation: scalars whose gradient, by all parameters, comes with the
+                pass from there.
         """
         if self.level == "parameters":
             columns = self._columns_of(0)
@@ -186,11 +195,13 @@ class Rows:
                 if u
             ]
         outputs, cotangents = self._at_representation(direction, weights)
+        scalars, ones = self.step.with_gradient(extra)
+        inputs = self.step.parameters if extra else self.step.shared
         gradients = torch.autograd.grad(
-            outputs, self.step.shared, cotangents, retain_graph=True, allow_unused=True
+            [*outputs, *scalars], inputs, [*cotangents, *ones], retain_graph=True, allow_unused=True
         )
-        reduced = all_reduce_list(list(gradients), self.step.shared)
-        return [(p, g) for p, g in zip(self.step.shared, reduced, strict=True) if g is not None]
+        reduced = all_reduce_list(list(gradients), inputs)
+        return [(p, g) for p, g in zip(inputs, reduced, strict=True) if g is not None]
 
     def _at_representation(
         self, direction: Tensor, weights: Tensor | None

@@ -40,6 +40,7 @@ class _Summary(NamedTuple):
     present: tuple[int, ...]  # tasks with a label in some process
     nonfinite: tuple[int, ...]
     negative: tuple[int, ...]
+    here: tuple[int, ...]  # tasks with a label in this process
 
 
 class Step:
@@ -64,11 +65,12 @@ class Step:
     Attributes:
         scalars: What parts leave to be logged, by name.
         observed: Whether it will be logged, so that parts may spend time on it.
+        memo: What parts have computed and others may use, until the gradients are there.
         progress: Share of the training that is done, 0 to 1, for parts that start late; a
             hand-written loop sets it before `balancer.backward`. `None`: not known.
         training: Whether the model was in train mode.
 
-    Reading `values` (or anything that depends on it) moves 2m numbers to the host, once a step:
+    Reading `values` (or anything that depends on it) moves 3m numbers to the host, once a step:
     which tasks are present and finite decides what is computed next.
     """
 
@@ -101,7 +103,7 @@ class Step:
         self.scalars: dict[str, Tensor] = {}
         self.observed = False
         self._rows: dict[tuple[Level, bool], Rows] = {}
-        self._saliencies: dict[float | None, dict[str, tuple[Tensor, ...]]] = {}
+        self.memo: dict[Any, Any] = {}
         self._linear_calls = list(linear_calls)
         self.sharded = sharded
         self._input_gradients = input_gradients or InputGradients()
@@ -225,14 +227,14 @@ class Step:
         zero = torch.zeros((), dtype=precise, device=like.device)
         values = torch.stack([zero if loss is None else loss.detach() for loss in losses]).to(zero)
         counts = torch.stack([self._count(name, zero) for name in self.tasks]).to(zero)
-        share = None
+        share, here = None, counts
         if world_size() > 1:
             # An absent task's loss may be anything; it must not turn the sum into NaN.
             totals = all_reduce(torch.cat([torch.where(counts > 0, values * counts, 0.0), counts]))
             sums, total = totals.chunk(2)
             share, values = counts / total.clamp_min(1), sums / total.clamp_min(1)
             counts = total
-        host_values, host_counts = torch.stack([values, counts]).tolist()
+        host_values, host_counts, host_here = torch.stack([values, counts, here]).tolist()
         present = tuple(i for i, count in enumerate(host_counts) if count > 0)
         if len(present) < len(self.tasks):
             values = values[list(present)]
@@ -243,6 +245,7 @@ class Step:
             present,
             tuple(i for i in present if not math.isfinite(host_values[i])),
             tuple(i for i in present if host_values[i] < 0),
+            tuple(i for i in present if host_here[i] > 0),
         )
 
     def _count(self, name: str, zero: Tensor) -> Tensor:
@@ -341,7 +344,7 @@ class Step:
 
         Returns:
             Task name -> gradient by each of the tensors at which its head attaches, times `scale`,
-            which keeps half precision from underflow. Tasks without a loss here are left out.
+            which keeps half precision from underflow. Tasks without labels here are left out.
 
         Raises:
             NonFiniteError: The logarithm of a negative loss is asked for.
@@ -349,10 +352,11 @@ class Step:
         """
         if log_eps is not None and self._summary.negative:
             raise NonFiniteError(*(self.tasks[i] for i in self._summary.negative))
-        if log_eps not in self._saliencies:
-            names = [name for name in self.present if self.losses[name] is not None]
-            self._saliencies[log_eps] = {name: self._saliency(name, log_eps) for name in names}
-        return self._saliencies[log_eps]
+        key = ("saliencies", log_eps)
+        if key not in self.memo:
+            names = [self.tasks[i] for i in self._summary.here]
+            self.memo[key] = {name: self._saliency(name, log_eps) for name in names}
+        return self.memo[key]
 
     def _saliency(self, name: str, log_eps: float | None) -> tuple[Tensor, ...]:
         tensors = (self.representation or {}).get(name, ())
@@ -378,7 +382,7 @@ class Step:
     def release(self) -> None:
         """Forgets the rows; they refer to the step, and would wait for the garbage collector."""
         self._rows.clear()
-        self._saliencies.clear()
+        self.memo.clear()
 
     def forget(self) -> None:
         """Forgets rows and graph, where other passes follow; losses stay as numbers."""
@@ -451,10 +455,17 @@ class Step:
                 if loss is not None:
                     outputs.append(loss)
                     factors.append(cotangents[position].to(loss.dtype))
-        extra = [e for e in extra if e.requires_grad]  # all is frozen below: no gradient
-        outputs += extra
-        factors += [torch.ones_like(e) * (self.scale / world_size()) for e in extra]
-        return outputs, factors
+        scalars, ones = self.with_gradient(extra)
+        return outputs + scalars, factors + ones
+
+    def with_gradient(self, extra: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Those of the scalars that have a gradient (not so if all is frozen below), and factors.
+
+        Args:
+            extra: Scalars defined on the local batch.
+        """
+        scalars = [e for e in extra if e.requires_grad]
+        return scalars, [torch.ones_like(e) * (self.scale / world_size()) for e in scalars]
 
     def recompute(self, only: Collection[str] | None = None) -> Step:
         """The Step of the same batch at the present parameters.

@@ -52,7 +52,8 @@ class _GramCosines(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> Any:
-        # With Y = A X / n^(1/2), n = |X X^T|: d|Y|^2 = 2 <A^T Y / n^(1/2) - |Y|^2 X X^T X / n^2, dX>.
+        # With n = |X X^T|, Y = A X / n^(1/2), c = |Y|^2:
+        # dc = 2 <A^T Y / n^(1/2) - c X X^T X / n^2, dX> + 2 <Y X^T / n^(1/2), dA>.
         anchors, matrices, products, norms, cosines = ctx.saved_tensors
         factors = 2 * gradients[0] / norms.sqrt()
         scaled = products * factors[:, None, None]

@@ -123,9 +123,7 @@ class CSA(SaliencyRegularizer):
         """The value of `csa`; 0 without graph where there are less than 2 samples."""
         if len(saliency[0]) < 2:
             return saliency[0].new_zeros(())
-        found = similarities(
-            saliency, negatives=self.negatives, detach_anchors=self.detach_anchors
-        )
+        found = similarities(saliency, negatives=self.negatives, detach_anchors=self.detach_anchors)
         positive, negative = found.means()
         step.scalars |= {"csa/positive": positive, "csa/negative": negative}
         return found.contrast(

@@ -102,16 +102,23 @@ class SaliencyRegularizer(Regularizer):
         warm = self._epoch / self.warmup_epochs if self._epoch < self.warmup_epochs else 1.0
         if self.strength * warm == 0:
             return step.values.new_zeros(())
-        gradients = step.saliencies(self.log_eps)
-        if not gradients:  # all labels lie in other processes
+        saliency = self._saliency(step)
+        if not saliency:  # all labels lie in other processes
             return step.values.new_zeros(())
-        saliency = positions_last(gradients, self.channel_dim)
         if self.detach:
             saliency = [s.detach() for s in saliency]
-        value = self.strength * warm * self.term(as_tasks(saliency), step)
+        value = self.strength * warm * self.term(saliency, step)
         if step.observed and value.requires_grad:
             self._compare(value, step)
         return value
+
+    def _saliency(self, step: Step) -> list[Tensor]:
+        """One set of tensors for all terms: their gradients are then added in place."""
+        key = ("saliency by position", self.log_eps, self.channel_dim)
+        if key not in step.memo:
+            gradients = step.saliencies(self.log_eps)
+            step.memo[key] = as_tasks(positions_last(gradients, self.channel_dim))
+        return step.memo[key]
 
     def _compare(self, value: Tensor, step: Step) -> None:
         """Logs norms at the representation: of this term's gradient, and of the tasks'."""
@@ -151,6 +158,8 @@ def positions_last(
     Raises:
         UnsupportedError: A task has several tensors, shapes differ, or there are no channels.
     """
+    if not gradients:
+        return []
     shapes = {name: [tuple(g.shape) for g in own] for name, own in gradients.items()}
     first = next(iter(shapes.values()))
     if any(own != first for own in shapes.values()) or len(first) != 1 or len(first[0]) < 2:
@@ -177,4 +186,5 @@ def check_choice(name: str, value: object, choices: tuple[object, ...]) -> None:
 
 
 def _norm(tensors: Iterable[Tensor]) -> Tensor:
-    return torch.stack([t.norm(dtype=torch.promote_types(t.dtype, torch.float32)) for t in tensors]).norm()
+    norms = [t.norm(dtype=torch.promote_types(t.dtype, torch.float32)) for t in tensors]
+    return torch.stack(norms).norm()

@@ -28,8 +28,7 @@ def describe_cost(balancer: Balancer, model: MultiTaskModel, num_tasks: int) -> 
         passes, memory = "1 backward pass", "no rows of gradients kept"
         exchanged = "the losses and one gradient"
     elif balancer.level == "representation":
-        backbone = 2 if balancer.regularizers else 1
-        passes = f"{num_tasks} backward passes through the heads, {backbone} through the backbone"
+        passes = f"{num_tasks} backward passes through the heads, 1 through the backbone"
         memory = f"{num_tasks} gradients of the representation kept"
         exchanged = f"the losses, {num_tasks}x{num_tasks} products and one gradient"
     else:
@@ -38,6 +37,8 @@ def describe_cost(balancer: Balancer, model: MultiTaskModel, num_tasks: int) -> 
         most = "at most " if Needs.JACOBIAN not in needs else ""
         memory = f"{most}{mebibytes:.1f} MiB of rows"
         exchanged = f"the losses and {num_tasks} gradients"
+    if Needs.SALIENCY in needs:
+        memory += ", second derivatives through the heads"
     if rows and any(isinstance(module, GradientMemory) for module in balancer.modules()):
         memory += ", as much again kept from step to step and in checkpoints"
     count = sum(p.numel() for p in shared)

@@ -194,16 +194,22 @@ class GivenRows:
         """`jacobian` without the step's scale."""
         return self.jacobian / self._step.scale
 
-    def combine(self, weights: Tensor, heads: Tensor | None) -> Gradients:
+    def combine(
+        self, weights: Tensor, heads: Tensor | None, extra: Sequence[Tensor] = ()
+    ) -> Gradients:
         """Gradients of the shared parameters for `weights @ rows`, and of the heads, weighted."""
+        assert not extra  # regularizers are taken at the clean point, apart
         return self.weighted(weights) + self.specific(heads)
 
     def weighted(self, weights: Tensor) -> Gradients:
         """Gradients of the shared parameters for `weights @ rows`."""
         return self._cut(weights.to(self._rows) @ self._rows)
 
-    def along(self, direction: Tensor, weights: Tensor | None = None) -> Gradients:
+    def along(
+        self, direction: Tensor, weights: Tensor | None = None, extra: Sequence[Tensor] = ()
+    ) -> Gradients:
         """Gradients of the shared parameters for a direction that was made of `jacobian`."""
+        assert not extra
         del weights
         return self._cut(direction / self._factor)
 

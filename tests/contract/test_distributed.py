@@ -66,7 +66,8 @@ def first_gradient(variant, rows, *, without_terms=False):
     if without_terms:
         balancer.regularizers.clear()
     balancer.backward(Step.evaluate(model, tasks, batch, needs=balancer.needs))
-    return torch.cat([p.grad.reshape(-1) for p in model.parameters() if p.grad is not None])
+    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in model.parameters()]
+    return torch.cat([g.reshape(-1) for g in gradients])
 
 
 def process(rank, folder):

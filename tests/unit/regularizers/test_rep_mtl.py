@@ -20,7 +20,7 @@ def naive_tsr(saliency, eps=1e-6):
     """Eq. 4 to 6, position by position."""
     size = saliency.mean(2).abs()
     total = saliency.new_zeros(())
-    tasks, samples, positions = size.shape
+    _, samples, positions = size.shape
     scale = size.detach().square().mean().sqrt()
     for b in range(samples):
         for i in range(positions):

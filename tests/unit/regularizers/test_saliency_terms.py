@@ -8,7 +8,7 @@ from torch import nn
 from torch.autograd.function import once_differentiable
 
 from mtl import Balancer, MultiTaskModel, Step, Task
-from mtl.aggregation import PCGradWeighting
+from mtl.aggregation import GradDrop, PCGradWeighting
 from mtl.errors import ConfigError, UnsupportedError
 from mtl.losses import MSE, CrossEntropy
 from mtl.parts import Needs
@@ -53,9 +53,8 @@ def terms(model, tasks, batch, *, log=True, form=lambda s: s.flatten(2)):
 
 
 def rep_mtl(combine=None, **options):
-    return Balancer(
-        combine, transforms=[Log()], regularizers=[TSR(**options), CSA(**options)], on_nonfinite="raise"
-    )
+    parts = [TSR(**options), CSA(**options)]
+    return Balancer(combine, transforms=[Log()], regularizers=parts, on_nonfinite="raise")
 
 
 FORMS = {
@@ -149,11 +148,19 @@ class Counted(nn.Module):
         return Once.apply(inputs)
 
 
-@pytest.mark.parametrize("combine", [EqualWeighting(), UncertaintyWeighting(3)])
-def test_the_backbone_sees_one_ordinary_backward_pass(combine):
+@pytest.mark.parametrize(
+    ("combine", "level"),
+    [
+        (EqualWeighting(), "parameters"),
+        (UncertaintyWeighting(3), "parameters"),
+        (PCGradWeighting(seed=1), "representation"),
+        (GradDrop(seed=1), "representation"),
+    ],
+)
+def test_the_backbone_sees_one_ordinary_backward_pass(combine, level):
     model, tasks, batch = smooth(4, 3, 5, 6)
     model.backbone.append(nn.Conv2d(3, 3, 1).double()).append(Counted()).append(nn.Tanh())
-    balancer = rep_mtl(combine)
+    balancer = Balancer(combine, level=level, transforms=[Log()], regularizers=[TSR(), CSA()])
     Once.passes = 0
     step = Step.evaluate(model, tasks, batch, needs=balancer.needs)
     step.observed = True
@@ -349,7 +356,9 @@ def test_half_precision_representations(dtype, tolerance):
         assert gradient.any()
         return found.double()
 
-    torch.testing.assert_close(values(dtype, 1024.0), values(torch.float64, 1.0), rtol=tolerance, atol=tolerance)
+    torch.testing.assert_close(
+        values(dtype, 1024.0), values(torch.float64, 1.0), rtol=tolerance, atol=tolerance
+    )
 
 
 @pytest.mark.parametrize("kind", [TSR, CSA])

@@ -4,7 +4,7 @@ from torch import nn
 
 from mtl import Balancer, MultiTaskModel
 from mtl.aggregation import GradDrop, MoCo, PCGradWeighting
-from mtl.regularizers import Activity
+from mtl.regularizers import TSR, Activity
 from mtl.report import describe_cost
 from mtl.scalarization import FAMO
 from mtl.sharpness import JointSAM, TaskSAM
@@ -72,3 +72,8 @@ def test_at_the_representation():
 
 def test_one_task_is_plain_training():
     assert "takes 1 backward pass," in describe(Balancer(PCGradWeighting()), num_tasks=1)
+
+
+def test_second_derivatives():
+    text = describe(Balancer(regularizers=[TSR()]))
+    assert "second derivatives through the heads." in text
