@@ -15,9 +15,8 @@ from torch import Tensor, nn
 
 from benchmarks.diffusion.base import Clean
 from benchmarks.diffusion.gmm import DiffusionGMM
-from benchmarks.speed.__main__ import show
-from benchmarks.speed.gradients import Contender
-from benchmarks.speed.timing import interleave, timed
+from benchmarks.speed.tables import ratios
+from benchmarks.speed.timing import Contender, interleave, timed
 from mtl import Balancer, MultiTaskModel, Step
 from mtl.aggregation import NashMTLWeighting, PCGradWeighting
 from mtl.diffusion import Denoiser, DenoisingUNet, Diffusion, DiT, ResidualMLP
@@ -167,8 +166,8 @@ def main() -> None:
             "5 passes over the whole batch": workload.repeated(),
         }
         contenders |= {f"clusters, {n}": workload.clustered(b) for n, b in balancers().items()}
-        timings = interleave(contenders, reference="plain PyTorch", rounds=options.rounds)
-        show(console, title, timings)
+        times = interleave(contenders, rounds=options.rounds)
+        ratios(title, times, "plain PyTorch").show(console)
 
 
 if __name__ == "__main__":

@@ -26,9 +26,9 @@ from torch.nn import functional
 from torchvision.models.segmentation.deeplabv3 import DeepLabHead
 
 from benchmarks.base import Batch
-from benchmarks.speed.__main__ import show
 from benchmarks.speed.gradients import GradientCost
-from benchmarks.speed.timing import interleave
+from benchmarks.speed.tables import ratios
+from benchmarks.speed.timing import interleave, timed
 from benchmarks.speed.workloads import _CONFIGS
 from mtl import Balancer, MultiTaskModel, Step, Task
 from mtl.config import build, register_schema
@@ -259,7 +259,8 @@ def main() -> None:
             cost = GradientCost(*made)
             contenders = {preset: cost.balanced(balancer(preset)) for preset in BALANCERS}
             contenders["rep_mtl, PyTorch's derivatives"] = cost.balanced(straightforward())
-            show(console, title, interleave(contenders, reference="ew", rounds=options.rounds))
+            runs = {name: timed(run) for name, run in contenders.items()}
+            ratios(title, interleave(runs, rounds=options.rounds), "ew").show(console)
             show_profile(console, title, made, options.rounds)
     if not options.problem or options.problem in "memory":
         ours, theirs = memory("csa"), memory("naive")

@@ -11,7 +11,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from benchmarks.speed.timing import Ratio
+from benchmarks.speed.timing import Ratio, Times
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,15 @@ class Table:
 def spread(ratio: Ratio) -> str:
     """Median and quartiles."""
     return f"{ratio.middle:.2f} ({ratio.low:.2f} to {ratio.high:.2f})"
+
+
+def ratios(title: str, times: Times, reference: str) -> Table:
+    """Milliseconds of all contenders, and how much longer they take than the reference."""
+    rows = [
+        (name, f"{times.milliseconds(name):.1f}", spread(times.ratio(name, reference)))
+        for name in times.seconds
+    ]
+    return Table(title, title, ("", "CPU ms", f"ratio to {reference}"), rows)
 
 
 def section(text: str, name: str) -> re.Match[str]:
