@@ -2,12 +2,14 @@
 
 from mtl.callbacks.checkpoint import AtomicCheckpointIO, RandomState
 from mtl.callbacks.cosines import GradientCosines
+from mtl.callbacks.diagnose import Diagnose
 from mtl.callbacks.gates import Gates
 from mtl.callbacks.history import History
 from mtl.callbacks.pictures import Pictures
 
 __all__ = [
     "AtomicCheckpointIO",
+    "Diagnose",
     "Gates",
     "GradientCosines",
     "History",
