@@ -219,6 +219,7 @@ def summarize(config: DictConfig, module: MTLModule) -> Results:
         seed=config.seed,
         protocol=protocol_of(plain(config)),
         metrics=module.results["test"],
+        validation=module.results.get("val", {}),
         shared=bool(module.model.shared_parameters()),
         higher_is_better=directions,
     )

@@ -6,6 +6,7 @@ from mtl.callbacks.diagnose import Diagnose
 from mtl.callbacks.gates import Gates
 from mtl.callbacks.history import History
 from mtl.callbacks.pictures import Pictures
+from mtl.callbacks.search import SearchTrial
 
 __all__ = [
     "AtomicCheckpointIO",
@@ -15,4 +16,5 @@ __all__ = [
     "History",
     "Pictures",
     "RandomState",
+    "SearchTrial",
 ]
