@@ -6,6 +6,7 @@ from mtl.callbacks.diagnose import Diagnose
 from mtl.callbacks.gates import Gates
 from mtl.callbacks.history import History
 from mtl.callbacks.pictures import Pictures
+from mtl.callbacks.publish import Publish
 from mtl.callbacks.search import SearchTrial
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "GradientCosines",
     "History",
     "Pictures",
+    "Publish",
     "RandomState",
     "SearchTrial",
 ]

@@ -7,12 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import lightning
-import numpy as np
 import torch
-from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
-from PIL import Image
 
 from mtl.callbacks.history import History
+from mtl.callbacks.publish import show
 from mtl.report.curves import draw_curves
 
 
@@ -37,7 +35,7 @@ class Pictures(lightning.Callback):
             self.folder.mkdir(parents=True, exist_ok=True)
             histories[0].write(self.folder.parent / "history.csv")
             for path in draw_curves(histories[0].rows, self.folder):
-                _show(trainer.loggers, path, trainer.global_step)
+                show(trainer.loggers, path, trainer.global_step)
 
     def on_test_batch_end(
         self,
@@ -61,7 +59,7 @@ class Pictures(lightning.Callback):
             self.folder.mkdir(parents=True, exist_ok=True)
             path = self.folder / "predictions.png"
             sheet.save(path)
-            _show(trainer.loggers, path, trainer.global_step)
+            show(trainer.loggers, path, trainer.global_step)
 
     def _first(self, values: Any) -> Any:
         """The first samples, on the CPU, in full precision."""
@@ -69,12 +67,3 @@ class Pictures(lightning.Callback):
             return {name: self._first(value) for name, value in values.items()}
         first = values[: self.count].cpu()
         return first.float() if first.is_floating_point() else first
-
-
-def _show(loggers: list[Logger], path: Path, step: int) -> None:
-    for logger in loggers:
-        if isinstance(logger, TensorBoardLogger):
-            pixels = np.asarray(Image.open(path).convert("RGB"))
-            logger.experiment.add_image(path.stem, pixels, step, dataformats="HWC")
-        elif isinstance(logger, WandbLogger):
-            logger.log_image(path.stem, [str(path)])
