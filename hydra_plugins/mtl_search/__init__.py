@@ -119,9 +119,7 @@ class OptunaSweeper(Sweeper):
             )
         return [o for k, o in last.items() if k not in space], space
 
-    def _run(
-        self, study: optuna.Study, fixed: Sequence[Override], trials: Sequence[Any]
-    ) -> None:
+    def _run(self, study: optuna.Study, fixed: Sequence[Override], trials: Sequence[Any]) -> None:
         shared = [_written(override) for override in fixed]
         jobs = [[*shared, *(f"{k}={v}" for k, v in trial.params.items())] for trial in trials]
         returns = self._launcher.launch(jobs, initial_job_idx=trials[0].number)

@@ -62,16 +62,12 @@ def test_wandb_offline(tmp_path):
 
 
 def mlflow_left(folder):
-    pytest.importorskip("mlflow")
-    (run,) = [path.parent for path in folder.rglob("artifacts")]
-    scalars = {
-        path.relative_to(run / "metrics").as_posix(): float(path.read_text().split()[-2])
-        for path in (run / "metrics").rglob("*")
-        if path.is_file()
-    }
-    files = {path.name for path in (run / "artifacts").rglob("*")}
-    config = {path.name: path.read_text() for path in (run / "params").rglob("*") if path.is_file()}
-    return scalars, files, config
+    mlflow = pytest.importorskip("mlflow")
+    client = mlflow.MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    experiment = client.get_experiment_by_name("mtl")
+    (run,) = client.search_runs([experiment.experiment_id])
+    files = {path.name for path in (folder / "mlflow").rglob("*")}
+    return run.data.metrics, files, run.data.params
 
 
 def tensorboard_left(folder):
@@ -106,7 +102,8 @@ def wandb_left(folder):
     from wandb.proto import wandb_internal_pb2
 
     (path,) = folder.rglob("*.wandb")
-    scalars, files, config = {}, set(), {}
+    files = {f"{picture.name.split('_')[0]}.png" for picture in path.parent.rglob("*.png")}
+    scalars, config = {}, {}
     for content in records(path):
         record = wandb_internal_pb2.Record()
         record.ParseFromString(content)
@@ -115,8 +112,6 @@ def wandb_left(folder):
             value = json.loads(item.value_json)
             if isinstance(value, int | float):
                 scalars[name] = value
-            elif isinstance(value, dict):
-                files.add(f"{name}.png")
         files |= {entry.path for entry in record.artifact.manifest.contents}
         files |= {e.path for e in record.request.log_artifact.artifact.manifest.contents}
         for item in (*record.config.update, *record.run.config.update):
