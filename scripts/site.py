@@ -65,5 +65,7 @@ def _chosen(text: str, titles: tuple[str, ...]) -> str:
 def _local(text: str) -> str:
     """Links into `docs/` as seen from there; other files of the repository are named only."""
     text = re.sub(r"\]\(docs/([\w./#-]+)\)", r"](\1)", text)
-    text = text.replace("](README.md", "](index.md").replace("](CONTRIBUTING.md", "](contributing.md")
+    text = text.replace("](README.md", "](index.md").replace(
+        "](CONTRIBUTING.md", "](contributing.md"
+    )
     return re.sub(r"\[([^]]+)\]\((?!https?:|[\w-]+\.md|#)[^)]+\)", r"\1", text)

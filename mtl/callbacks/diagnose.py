@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 
 ALL = "all"
 """Name of the row for all shared parameters together."""
+STEPS_A_TASK = 25
+"""The default interval, in steps for each task."""
 COLUMNS = ("step", "layer", "task_a", "task_b", "cosine", "norm_a", "norm_b")
-_STEPS_A_TASK = 25
 
 
 class Record(NamedTuple):
@@ -144,19 +145,15 @@ class Diagnose(lightning.Callback):
         if len(step.present) < 2 or not step.all_finite:
             return
         started = time.perf_counter()
-        names = _layers_of(module.model, step.shared)
-        self.layers = list(dict.fromkeys(names))
         try:
-            gramians = self._measure(step, names)
+            record = self.measure(module.model, step, trainer.global_step)
         except (NonFiniteError, UnsupportedError) as error:
             self._off = isinstance(error, UnsupportedError)
             rank_zero_warn(f"No diagnosis of step {trainer.global_step}: {error}")
             return
-        record = Record(trainer.global_step, step.present, gramians)
         self.records.append(record)
         if trainer.is_global_zero:
-            with self.path.open("a", newline="") as file:
-                csv.writer(file).writerows(self._rows([record]))
+            self.append(record)
             for logger in trainer.loggers:
                 logger.log_metrics(_scalars(record), step=trainer.global_step)
         self.seconds += time.perf_counter() - started
@@ -182,14 +179,35 @@ class Diagnose(lightning.Callback):
         self.records = [Record(*record) for record in state_dict["records"]]
 
     def _due(self, trainer: lightning.Trainer, tasks: int) -> bool:
-        every = self.every_n_steps or _STEPS_A_TASK * tasks
+        every = self.every_n_steps or STEPS_A_TASK * tasks
         intervals = self.records[-1].step // every + 1 if self.records else 0
         return not self._off and trainer.global_step // every >= intervals
 
-    def _measure(self, step: Step, names: Sequence[str]) -> Tensor:
-        """Gramians of the layers and of all, `[layers + 1, a, a]`, on the CPU."""
+    def measure(self, model: nn.Module, step: Step, number: int = 0) -> Record:
+        """Takes the gradients of a step, whose graph is kept.
+
+        Args:
+            model: Names the layers.
+            step: Losses and parameters.
+            number: Optimizer steps before it.
+
+        Raises:
+            UnsupportedError: Nothing is shared, or parameters are sharded.
+            NonFiniteError: A gradient is not finite.
+        """
         if not step.shared:
             raise UnsupportedError("The tasks share no parameters. Choose another `sharing`.")
+        names = _layers_of(model, step.shared)
+        self.layers = list(dict.fromkeys(names))
+        return Record(number, step.present, self._gramians(step, names))
+
+    def append(self, record: Record) -> None:
+        """Adds a record to the file."""
+        with self.path.open("a", newline="") as file:
+            csv.writer(file).writerows(self._rows([record]))
+
+    def _gramians(self, step: Step, names: Sequence[str]) -> Tensor:
+        """Of the layers and of all, `[layers + 1, a, a]`, on the CPU."""
         rows = Rows(step, "parameters", retain_graph=True)
         first = 0 if rows.held is None else rows.held.columns.start
         last = first + rows.jacobian.shape[1]

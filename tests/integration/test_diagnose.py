@@ -172,10 +172,8 @@ def process(rank, folder):
     rows = slice(4 * rank, 4 * rank + 4)
     batch = inputs[rows], {name: values[rows] for name, values in targets.items()}
     diagnose = Diagnose(f"{folder}/unused.csv")
-    diagnose.layers = ["0", "2"]
-    step = Step.evaluate(model, tasks, batch)
-    measured = diagnose._measure(step, ["0", "0", "2", "2"])
-    torch.save(measured, f"{folder}/{rank}.pt")
+    record = diagnose.measure(model, Step.evaluate(model, tasks, batch))
+    torch.save(record.gramians, f"{folder}/{rank}.pt")
     dist.destroy_process_group()
 
 
