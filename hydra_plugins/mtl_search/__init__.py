@@ -72,7 +72,7 @@ class OptunaSweeper(Sweeper):
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
         """Keeps what Hydra gives."""
-        self.config = config
+        self.config = self._settings = config
         self._loader = hydra_context.config_loader
         self._launcher: Launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
@@ -81,10 +81,10 @@ class OptunaSweeper(Sweeper):
     def sweep(self, arguments: list[str]) -> None:
         """Runs the trials that are still to be run."""
         optuna = _optuna()
-        folder = Path(self.config.hydra.sweep.dir)
+        folder = Path(self._settings.hydra.sweep.dir)
         fixed, space = self._split(arguments)
         folder.mkdir(parents=True, exist_ok=True)
-        OmegaConf.save(self.config, folder / "multirun.yaml")
+        OmegaConf.save(self._settings, folder / "multirun.yaml")
         study = open_study(folder / "study.journal", create=True)
         waiting = study.get_trials(states=[optuna.trial.TrialState.RUNNING])
         study.sampler = optuna.samplers.TPESampler(
@@ -99,7 +99,7 @@ class OptunaSweeper(Sweeper):
 
     def _split(self, arguments: Sequence[str]) -> tuple[list[Override], dict[str, Any]]:
         """What all trials share, and what is searched."""
-        balancer = str(self.config.hydra.runtime.choices.balancer)
+        balancer = str(self._settings.hydra.runtime.choices.balancer)
         given = [f"{key}={value}" for key, value in self.spaces.get(balancer, {}).items()]
         overrides = OverridesParser.create(config_loader=self._loader).parse_overrides(
             [*given, *arguments]
@@ -202,7 +202,7 @@ def _distribution(override: Override) -> Any:
         assert sweep.start is not None
         assert sweep.end is not None
         whole = isinstance(sweep.start, int) and isinstance(sweep.end, int)
-        kind = IntDistribution if whole else FloatDistribution
+        kind: Any = IntDistribution if whole else FloatDistribution
         return kind(sweep.start, sweep.end, log="log" in sweep.tags)
     if isinstance(sweep, RangeSweep) and not sweep.shuffle:
         values = list(sweep.range())

@@ -66,12 +66,12 @@ class SearchTrial(lightning.Callback):
         if not trainer.is_global_zero:
             return
         import optuna
+        from optuna.storages.journal import JournalFileBackend
 
-        backend = optuna.storages.journal.JournalFileBackend(str(self.path))
-        (name,) = optuna.get_all_study_names(optuna.storages.JournalStorage(backend))
+        storage = optuna.storages.JournalStorage(JournalFileBackend(str(self.path)))
         study = optuna.load_study(
-            study_name=name,
-            storage=optuna.storages.JournalStorage(backend),
+            study_name=None,  # the only one there
+            storage=storage,
             pruner=optuna.pruners.MedianPruner(self.startup_trials, self.warmup_epochs),
         )
         if "objective" not in study.user_attrs:

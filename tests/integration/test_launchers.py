@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from tests.integration.shell import TINY, shell
+from tests.integration.shell import TINY, invoke, shell
 
 SWEEP = ["-m", *TINY, "seed=0,1", "hydra.sweep.dir=runs", "hydra.sweep.subdir=${hydra.job.num}"]
 PLUGINS = {
@@ -78,3 +78,7 @@ def test_two_workers_may_make_the_same_cache(tmp_path):
         found.append(values(cwd / "runs"))
     assert len(found[0]) == 2
     assert found[0] == found[1]
+
+
+def test_a_launcher_that_is_not_installed_names_its_extra(tmp_path):
+    invoke("-m", *TINY, "hydra/launcher=absent", cwd=tmp_path).refused("joblib", "pip install")

@@ -65,10 +65,10 @@ def test_failed_and_nan_trials_do_not_end_a_search(tmp_path):
     ranges = ["optimizer=sgd", "optimizer.lr=choice(-1,1e30,0.01)", "hydra.sweeper.n_trials=8"]
     done = invoke(*SEARCH, *ranges, "balancer.max_nonfinite=1000", cwd=tmp_path).ok()
     (folder,) = (tmp_path / "multirun").iterdir()
-    states = {row["optimizer.lr"]: row["state"] for row in trials(folder)}
-    assert states["0.01"] == "complete"
-    assert states["-1"] == "fail"
-    assert states["1e30"] in ("fail", "pruned")
+    states = {float(row["optimizer.lr"]): row["state"] for row in trials(folder)}
+    assert states[0.01] == "complete"
+    assert states[-1] == "fail"
+    assert states[1e30] in ("fail", "pruned")
     assert "Best: " in done.out
 
 
