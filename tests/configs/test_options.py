@@ -51,7 +51,8 @@ def test_all_groups_are_covered():
     assert groups == {
         "balancer", "balancer/combine", "balancer/regularizers", "balancer/sharpness",
         "balancer/transforms", "callbacks", "dataset", "debug", "experiment", "hparams_search",
-        "hydra/sweeper", "launcher", "logger", "model", "optimizer", "sharing", "scheduler", "sweep", "trainer",
+        "hydra/sweeper", "launcher", "logger", "model", "optimizer",
+        "sharing", "scheduler", "sweep", "trainer",
     }  # fmt: skip
 
 
@@ -147,7 +148,8 @@ def test_loggers_are_made_and_write_into_the_run(name, kind, tmp_path):
     (logger,) = build_all(composed(f"logger={name}", *extra, folder=tmp_path).logger)
     assert type(logger) is kind
     assert str(logger.save_dir).startswith(str(tmp_path))
-    assert {f"logger={n}" for n in ("csv", "mlflow", "tensorboard", "wandb")} == set(options("logger"))
+    names = ("csv", "mlflow", "tensorboard", "wandb")
+    assert {f"logger={n}" for n in names} == set(options("logger"))
 
 
 def test_no_logger():
