@@ -273,6 +273,7 @@ def summarize(
         seed=config.seed,
         protocol=protocol_of(plain(config), benchmark.free),
         metrics=metrics,
+        validation=module.results.get("val", {}),
         shared=bool(module.model.shared_parameters()),
         higher_is_better=directions,
     )

@@ -133,6 +133,8 @@ def explain(error: Exception, config_dir: Path) -> str | None:
     cause = causes[-1]
     node: Any = getattr(cause, "parent_node", None)
     wrong = str(getattr(cause, "key", ""))
+    if "Could not find 'hydra/launcher/" in lines[0]:
+        lines.append('Launchers are extras: pip install -e ".[joblib]", submitit or ray.')
     if "No match in the defaults list" in lines[0]:
         wrong = lines[0].split("'")[1].split("=")[0]
     if "/" in wrong or "No match in the defaults list" in lines[0]:

@@ -34,6 +34,10 @@ class NonFiniteError(MTLError, ArithmeticError):
         )
 
 
+class Pruned(MTLError):
+    """A run of a search ended early: it was worse than most."""
+
+
 class UnsupportedError(MTLError, NotImplementedError):
     """A method needs something that this step, model or data set cannot give."""
 

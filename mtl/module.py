@@ -60,6 +60,7 @@ class MTLModule(lightning.LightningModule):
     Attributes:
         report: What the balancer did in the last step.
         results: Stage -> task -> metric -> value, of the last evaluation.
+        config: What was given.
     """
 
     def __init__(
@@ -83,7 +84,7 @@ class MTLModule(lightning.LightningModule):
         self.step: Step | None = None
         self._optimizer = optimizer or partial(torch.optim.Adam, lr=1e-3)
         self._scheduler = scheduler
-        self._config = config
+        self.config = config
         self._surrogate: Tensor | None = None
         self._used_step: Step | None = None
 
@@ -304,12 +305,12 @@ class MTLModule(lightning.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds the names of the tasks and the configuration, as plain data."""
         checkpoint["tasks"] = self._names
-        if self._config is not None:
-            checkpoint["config"] = self._config
+        if self.config is not None:
+            checkpoint["config"] = self.config
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Checks that the checkpoint is of these tasks, this model and this balancer."""
-        check_resumable(checkpoint, self._names, self._config)
+        check_resumable(checkpoint, self._names, self.config)
 
     @property
     def _names(self) -> list[str]:

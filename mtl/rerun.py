@@ -28,7 +28,11 @@ def continued(arguments: Sequence[str], *, runs: Path, sweeps: Path) -> Path | N
     placed = any(a.startswith(("hydra.run.dir=", "hydra.sweep.dir=")) for a in arguments)
     if not asked or placed:
         return None
-    known = _sweeps(sweeps) if _SWEEP & set(arguments) else _runs(runs)
+    if _SWEEP & set(arguments):
+        known = [(folder, theirs) for folder, theirs, _ in _sweeps(sweeps)]
+    else:  # or a group such as hparams_search made it a sweep
+        known = [(folder, theirs) for folder, theirs, flagged in _sweeps(sweeps) if not flagged]
+        known += _runs(runs)
     same = [folder for folder, theirs in known if _comparable(theirs) == _comparable(options)]
     return max(same, key=lambda folder: (folder.name, folder.stat().st_mtime), default=None)
 
@@ -43,6 +47,8 @@ def _runs(root: Path) -> Iterator[tuple[Path, list[str]]]:
         yield file.parent.parent, yaml.safe_load(file.read_text()) or []
 
 
-def _sweeps(root: Path) -> Iterator[tuple[Path, list[str]]]:
+def _sweeps(root: Path) -> Iterator[tuple[Path, list[str], bool]]:
+    """Folder, options, and whether `-m` was given."""
     for file in root.glob("*/multirun.yaml"):
-        yield file.parent, yaml.safe_load(file.read_text())["hydra"]["overrides"]["task"]
+        overrides = yaml.safe_load(file.read_text())["hydra"]["overrides"]
+        yield file.parent, overrides["task"], "hydra.mode=MULTIRUN" in overrides["hydra"]

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from rich.console import Console
 
-from benchmarks.speed import combine, costs, memory, peers, sharpness, training
+from benchmarks.speed import combine, costs, diagnose, memory, peers, sharpness, training
 from benchmarks.speed.networks import NETWORKS
 from benchmarks.speed.tables import Table, rewrite
 
@@ -33,6 +33,7 @@ PARTS = {
         7,
         training.tables,
     ),
+    "diagnose": Part("a step that callbacks=diagnose records", 15, diagnose.tables),
     "peers": Part(
         "a step of every method that TorchJD has too, beside TorchJD's and the floor",
         5,

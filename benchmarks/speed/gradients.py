@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from benchmarks.base import Batch
 from mtl import Balancer, MultiTaskModel, Step, Task
+from mtl.callbacks import Diagnose
 
 Run = Callable[[], None]
 """Fills `.grad` of a model of its own, once a call."""
@@ -112,6 +114,19 @@ class GradientCost:
             if report.nonfinite:
                 raise RuntimeError(f"Expected finite losses and rows. Got {report}.")
             balancer.after_step(step)
+
+        return run
+
+    def diagnosed(self, folder: Path) -> Run:
+        """A step of equal weighting that `callbacks=diagnose` records."""
+        model, tasks = self._model()
+        balancer, diagnose = Balancer(), Diagnose(folder / "diagnosis.csv")
+
+        def run() -> None:
+            model.zero_grad()
+            step = Step.evaluate(model, tasks, self._batch, needs=balancer.needs)
+            diagnose.append(diagnose.measure(model, step))
+            balancer.backward(step)
 
         return run
 

@@ -3,22 +3,28 @@
 from mtl.callbacks.best_epoch import BestEpoch
 from mtl.callbacks.checkpoint import AtomicCheckpointIO, RandomState
 from mtl.callbacks.cosines import GradientCosines
+from mtl.callbacks.diagnose import Diagnose
 from mtl.callbacks.ema import WeightAverage
 from mtl.callbacks.gates import Gates
 from mtl.callbacks.history import History
 from mtl.callbacks.last_epochs import LastEpochs
 from mtl.callbacks.pictures import Pictures
+from mtl.callbacks.publish import Publish
 from mtl.callbacks.samples import Samples
+from mtl.callbacks.search import SearchTrial
 
 __all__ = [
     "AtomicCheckpointIO",
     "BestEpoch",
+    "Diagnose",
     "Gates",
     "GradientCosines",
     "History",
     "LastEpochs",
     "Pictures",
+    "Publish",
     "RandomState",
     "Samples",
+    "SearchTrial",
     "WeightAverage",
 ]

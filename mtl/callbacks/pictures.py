@@ -7,12 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import lightning
-import numpy as np
 import torch
-from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
-from PIL import Image
 
 from mtl.callbacks.history import History
+from mtl.callbacks.publish import show
 from mtl.report.curves import draw_curves
 
 
@@ -69,19 +67,3 @@ class Pictures(lightning.Callback):
             return {name: self._first(value) for name, value in values.items()}
         first = values[: self.count].cpu()
         return first.float() if first.is_floating_point() else first
-
-
-def show(loggers: list[Logger], path: Path, step: int) -> None:
-    """Passes a picture on to the loggers that show pictures.
-
-    Args:
-        loggers: Of the trainer.
-        path: The file.
-        step: Optimizer steps so far.
-    """
-    for logger in loggers:
-        if isinstance(logger, TensorBoardLogger):
-            pixels = np.asarray(Image.open(path).convert("RGB"))
-            logger.experiment.add_image(path.stem, pixels, step, dataformats="HWC")
-        elif isinstance(logger, WandbLogger):
-            logger.log_image(path.stem, [str(path)])

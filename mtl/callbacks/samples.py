@@ -11,7 +11,7 @@ import lightning
 import torch
 from torch import Tensor
 
-from mtl.callbacks.pictures import show
+from mtl.callbacks.publish import show
 from mtl.diffusion import sample
 from mtl.diffusion.sampling import Predictor, Sampler
 from mtl.errors import ConfigError

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import yaml
 
@@ -61,23 +62,47 @@ def find_baseline(
     return own
 
 
-def _own_runs(results: Results, folders: Sequence[Path]) -> Baseline | None:
-    found: dict[str, list[dict[str, float]]] = {task: [] for task in results.metrics}
+def own_values(
+    protocol: str,
+    tasks: Iterable[str],
+    folders: Sequence[Path],
+    part: Literal["metrics", "validation"] = "metrics",
+) -> tuple[Values, list[int]] | None:
+    """Mean values of one's own single-task runs, and the numbers of runs behind them.
+
+    Args:
+        protocol: That of the runs.
+        tasks: The tasks.
+        folders: Where runs lie, at any depth.
+        part: Values on the test or on the validation data.
+
+    Returns:
+        `None` if there is no such run for some task.
+    """
+    found: dict[str, list[dict[str, float]]] = {task: [] for task in tasks}
     for path in _files(folders):
         try:
             run = Results.read(path)
         except DataError:
             continue  # another program's file, or a run that was killed while writing
-        if run.protocol == results.protocol and run.single:
-            for task in run.metrics.keys() & found.keys():
-                found[task].append(run.metrics[task])
+        if run.protocol == protocol and run.single:
+            values = getattr(run, part)
+            for task in values.keys() & found.keys():
+                found[task].append(values[task])
     if not all(found.values()):
         return None
-    values = {
+    means = {
         task: {key: sum(run[key] for run in runs) / len(runs) for key in runs[0]}
         for task, runs in found.items()
     }
-    counts = sorted({len(runs) for runs in found.values()})
+    return means, sorted({len(runs) for runs in found.values()})
+
+
+def _own_runs(results: Results, folders: Sequence[Path]) -> Baseline | None:
+    found = own_values(results.protocol, results.metrics, folders)
+    if found is None:
+        return None
+    values, counts = found
     number = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     return Baseline(values, f"mean of {number} own single-task run(s) a task")
 

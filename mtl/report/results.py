@@ -37,6 +37,7 @@ class Results:
         protocol: Digest of everything that comparable runs have in common (data, model,
             optimizer, epochs), but not of the balancer, the seed and the choice of tasks.
         metrics: Task -> metric -> value on the test data.
+        validation: The same on the validation data, after the last epoch that was validated.
         higher_is_better: Task -> metric -> direction.
         shared: Whether the tasks shared parameters. If not, or with one task, the values are
             single-task values.
@@ -54,6 +55,7 @@ class Results:
     metrics: dict[str, dict[str, float]]
     higher_is_better: dict[str, dict[str, bool]]
     shared: bool = True
+    validation: dict[str, dict[str, float]] = field(default_factory=dict)
     info: dict[str, Any] = field(default_factory=dict)
     delta_m: float | None = None
     delta_p: float | None = None

@@ -22,8 +22,10 @@ OPTIONS = {
     for path in FILES
     if path.parent != CONFIGS
 }
-COMPANIONS = {  # options that others ask for
+COMPANIONS = {  # options that others ask for, and what a run takes from Hydra's own values
     "logger=wandb": ["logger.wandb.name=run"],
+    "logger=mlflow": ["logger.mlflow.run_name=run"],
+    "hparams_search=optuna": ["callbacks.trial.study=study.journal", "callbacks.trial.number=0"],
     "dataset=diffusion_folder": ["dataset.data_dir=."],
     **{f"model=denoiser_{name}": ["dataset=diffusion_mnist"] for name in ("mlp", "unet", "dit")},
 }
@@ -51,13 +53,17 @@ def test_all_groups_are_covered():
     groups = {option.split("=")[0] for option in OPTIONS}
     assert groups == {
         "balancer", "balancer/combine", "balancer/regularizers", "balancer/sharpness",
-        "balancer/transforms", "callbacks", "dataset", "debug", "experiment", "logger",
-        "model", "optimizer", "scheduler", "selection", "sharing", "sweep", "trainer",
+        "balancer/transforms", "callbacks", "dataset", "debug", "experiment", "hparams_search",
+        "hydra/sweeper", "launcher", "logger", "model", "optimizer", "scheduler", "selection",
+        "sharing", "sweep", "trainer",
     }  # fmt: skip
 
 
 @pytest.mark.parametrize("option", sorted(OPTIONS))
 def test_option_composes_and_passes_the_checks(option):
+    if option.startswith("launcher="):
+        plugin = option.removeprefix("launcher=").split("_")[0]
+        pytest.importorskip(f"hydra_plugins.hydra_{plugin}_launcher")
     config = composed(override(option), *COMPANIONS.get(option, ()))
     check_arguments(config)
     assert config.dataset._target_.startswith("benchmarks.")
@@ -168,7 +174,7 @@ def test_callbacks_are_made(tmp_path):
     made = build_all(composed(folder=tmp_path).callbacks)
     assert all(isinstance(callback, lightning.Callback) for callback in made)
     own = {type(c).__name__ for c in made} & set(mtl.callbacks.__all__)
-    assert own == {"GradientCosines", "History", "Pictures", "RandomState"}
+    assert own == {"GradientCosines", "History", "Pictures", "Publish", "RandomState"}
     assert (
         len(build_all(composed("~callbacks.cosines", folder=tmp_path).callbacks)) == len(made) - 1
     )
@@ -183,7 +189,8 @@ def test_loggers_are_made_and_write_into_the_run(name, kind, tmp_path):
     (logger,) = build_all(composed(f"logger={name}", *extra, folder=tmp_path).logger)
     assert type(logger) is kind
     assert str(logger.save_dir).startswith(str(tmp_path))
-    assert {f"logger={n}" for n in ("csv", "tensorboard", "wandb")} == set(options("logger"))
+    names = ("csv", "mlflow", "tensorboard", "wandb")
+    assert {f"logger={n}" for n in names} == set(options("logger"))
 
 
 def test_no_logger():
