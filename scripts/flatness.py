@@ -2,6 +2,7 @@
 
 python scripts/flatness.py --out flatness.jsonl             # trains what the file lacks, and shows
 python scripts/flatness.py --out flatness.jsonl --show      # shows only
+python scripts/flatness.py --out flatness.jsonl --show --write docs/task_sam.md
 python scripts/flatness.py --out ablation.jsonl --study ablation
 """
 
@@ -23,9 +24,9 @@ sys.path.insert(0, str(ROOT))
 import torch  # noqa: E402
 from hydra import compose, initialize_config_dir  # noqa: E402
 from rich.console import Console  # noqa: E402
-from rich.table import Table  # noqa: E402
 
 from benchmarks.base import Benchmark  # noqa: E402
+from benchmarks.speed.tables import Table, rewrite  # noqa: E402
 from mtl import Balancer, MultiTaskModel, Step, Task, Weighting  # noqa: E402
 from mtl.config import build, register_schema  # noqa: E402
 from mtl.sharpness import TaskSAM  # noqa: E402
@@ -122,6 +123,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--part", choices=["val", "test"], default="test", help="data to score on")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="start no run later")
     parser.add_argument("--show", action="store_true", help="train nothing")
+    parser.add_argument(
+        "--write", type=Path, metavar="FILE", help="rewrite the tables that stand there"
+    )
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     variants = STUDIES[options.study]
@@ -241,19 +245,22 @@ def score(model: MultiTaskModel, loader: Any) -> list[float]:
 def show(options: argparse.Namespace, variants: Sequence[Variant]) -> None:
     """One table a noise level: mean and standard deviation over the seeds."""
     runs = read(options.out)
-    console = Console()
     for noise in options.noise:
-        title = f"{options.study}, {options.part}, {noise:.0%} wrong labels of the right digit"
-        table = Table(title=title)
-        heads = ("best", f"last {LAST}", "left, last", "right, last", "epochs", "CPU s", "seeds")
-        for name in ("balancer", *heads):
-            table.add_column(name, justify="left" if name == "balancer" else "right")
+        title = f"{noise:.0%} wrong training labels of the right digit, {options.part} data"
+        rows = []
         for variant in variants:
             names = [list(identity(options, seed, noise, variant)) for seed in options.seeds]
             own = [run for run in runs if run["run"] in names]
             if own:
-                table.add_row(variant.name, *columns(own), str(variant.epochs), *_cost(own))
-        console.print(table)
+                rows.append([variant.name, *columns(own), str(variant.epochs), *_cost(own)])
+        heads = ["balancer", "best", f"last {LAST}", f"left, last {LAST}", f"right, last {LAST}"]
+        table = Table(
+            f"{options.study} {noise:.0%}", title, [*heads, "epochs", "CPU s", "seeds"], rows
+        )
+        if options.write is None:
+            table.show(Console())
+        elif rows:
+            rewrite(options.write, table.name, f"\n{table.markdown()}\n")
 
 
 def columns(runs: Sequence[dict[str, Any]]) -> Iterator[str]:
