@@ -3,12 +3,31 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 MISSING = 0
 _SAMPLE = 200_000
+_JOINT = 256
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """Features of few bins that are counted together, as the digits of one code.
+
+    Attributes:
+        features: Which ones.
+        empty: Bins at the beginning of each feature that training rows never have: 0 or 1.
+        bins: Bins of each feature that they have; the product is the number of joint codes.
+        codes: Joint code of each row [n], the first feature's digit first.
+    """
+
+    features: list[int]
+    empty: list[int]
+    bins: list[int]
+    codes: NDArray
 
 
 @dataclass
@@ -29,6 +48,33 @@ class Codes:
 
     def __len__(self) -> int:
         return self.values.shape[1]
+
+    @cached_property
+    def bundles(self) -> list[Bundle]:
+        """All features, those of few bins in groups of at most 256 joint codes."""
+        empty = np.where(self.missing | self.categorical, 0, 1)
+        bins = np.maximum(self.sizes - empty, 1)
+        groups: list[list[int]] = []
+        joint = _JOINT + 1
+        for j in np.argsort(bins, kind="stable").tolist():
+            joint *= int(bins[j])
+            if joint > _JOINT:
+                groups.append([])
+                joint = int(bins[j])
+            groups[-1].append(j)
+        return [self._bundle(group, empty, bins) for group in groups]
+
+    def _bundle(
+        self, features: list[int], empty: NDArray[np.int64], bins: NDArray[np.int64]
+    ) -> Bundle:
+        own, radix = empty[features].tolist(), bins[features].tolist()
+        if len(features) == 1:
+            return Bundle(features, [0], self.sizes[features].tolist(), self.values[features[0]])
+        joint = np.zeros(len(self), dtype=np.int64)
+        for j, low, base in zip(features, own, radix, strict=True):
+            joint *= base
+            joint += self.values[j] - low
+        return Bundle(features, own, radix, joint.astype(np.uint8))
 
     def merged(self, bins: int) -> tuple[Codes, NDArray[np.int64]]:
         """Neighbouring bins joined until no numeric feature has more than `bins`.

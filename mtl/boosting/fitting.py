@@ -195,7 +195,7 @@ class Fitting:
             growth = self.settings.growth_task
             trees, leaf = self._grow(3, i, codes, grad[None], hess, growth, own=True)
             self.raw = self.raw + trees.leaves[self.task, :, leaf[0]].T
-            self.ensemble.own.append(trees.refined(width))
+            self.ensemble.own.append(trees.refined(width, self.codes))
             yield self.raw
 
     def _best(self, block: Iterator[Floats]) -> int:

@@ -8,11 +8,12 @@ different roots (one a task) and different gradients (one a gated function) grow
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl.boosting.binning import MISSING, Codes
+from mtl.boosting.binning import MISSING, Bundle, Codes
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -77,11 +78,17 @@ class Trees:
             return self.right[tree, level, code]
         return (code < self.low[tree, level]) | (code > self.high[tree, level])
 
-    def refined(self, width: Ints) -> Trees:
-        """The same trees on bins of which `width` [d] were merged into one."""
-        limit = np.iinfo(self.high.dtype).max
-        high = np.minimum(self.high.astype(np.int64) * width[self.feature], limit)
-        return replace(self, high=high.astype(self.high.dtype))
+    def refined(self, width: Ints, fine: Codes) -> Trees:
+        """The same trees on the bins of `fine`, of which `width` [d] had been merged into one."""
+        dtype = fine.values.dtype
+        high = np.minimum(self.high * width[self.feature], np.iinfo(dtype).max).astype(dtype)
+        right = self.right
+        if right is not None:
+            codes = np.arange(fine.sizes.max())
+            outside = (codes < self.low[..., None]) | (codes > high[..., None])
+            known = np.minimum(codes, right.shape[-1] - 1)
+            right = np.where(fine.categorical[self.feature][..., None], right[..., known], outside)
+        return replace(self, high=high, right=right)
 
     def predict(self, codes: NDArray, tree: Ints | int) -> Floats:
         """Values [K, n] of rows."""
@@ -142,14 +149,15 @@ class _Grower:
     ) -> None:
         self.codes, self.growth, self.rows = codes, growth, rows
         self.root, self.roots = root, roots
-        self.features = np.arange(len(codes.sizes)) if features is None else features
+        features = np.arange(len(codes.sizes)) if features is None else features
+        self._wanted = set(features.tolist())
         self.families, self.outputs, n = grad.shape
         channels = grad if hess is None else np.concatenate([grad, hess], axis=1)
         self.channels = channels if rows is None else channels[:, :, rows]
         self.weight = weight if weight is None or rows is None else weight[rows]
         self.path = np.zeros((self.families, n), dtype=np.int64)
         trees, depth, dtype = self.families * roots, growth.depth, codes.values.dtype
-        categories = codes.categorical[self.features].any()
+        categories = codes.categorical[features].any()
         self.trees = Trees(
             feature=np.zeros((trees, depth), np.int32),
             low=np.zeros((trees, depth), dtype),
@@ -163,8 +171,8 @@ class _Grower:
         for level in range(self.growth.depth):
             width = 1 << level
             nodes = self._nodes(width)
-            for chunk in self._chunks(width):
-                self._split(level, chunk, nodes)
+            for bundles in self._chunks(width):
+                self._split(level, bundles, nodes)
             for family, path in enumerate(self.path):
                 tree = family if self.root is None else family * self.roots + self.root
                 path <<= 1
@@ -179,11 +187,13 @@ class _Grower:
         nodes = self.path if self.root is None else self.root * width + self.path
         return list(nodes if self.rows is None else nodes[:, self.rows])
 
-    def _chunks(self, width: int) -> list[Ints]:
-        """Groups of features whose histograms fit into the cache together."""
-        cells = self.codes.sizes[self.features] * width * self.families * self.roots
-        group = np.cumsum(cells) // _CELLS
-        return np.split(self.features, np.flatnonzero(np.diff(group)) + 1)
+    def _chunks(self, width: int) -> list[list[Bundle]]:
+        """Groups of bundles whose histograms fit into the cache together."""
+        bundles = [b for b in self.codes.bundles if not self._wanted.isdisjoint(b.features)]
+        nodes = width * self.families * self.roots
+        cells = np.cumsum([sum(b.bins) * nodes for b in bundles]) // _CELLS
+        ends = [*(np.flatnonzero(np.diff(cells)) + 1).tolist(), len(bundles)]
+        return [bundles[i:j] for i, j in zip([0, *ends[:-1]], ends, strict=True)]
 
     def _sums(self, index: list[Ints | NDArray], size: int) -> Floats:
         """Sums [channels + 1, F, size] of the rows by their index in each family."""
@@ -195,19 +205,35 @@ class _Grower:
             sums[-1, family] = sums[-1, 0] if shared else np.bincount(own, self.weight, size)
         return sums
 
-    def _histogram(self, chunk: Ints, nodes: list[Ints | None], width: int) -> Floats:
-        """Sums [channels + 1, F, R * width, bins of all features of the chunk]."""
-        sizes = self.codes.sizes[chunk]
-        ends = np.cumsum(sizes)
+    def _histogram(
+        self, bundles: list[Bundle], nodes: list[Ints | None], width: int
+    ) -> tuple[Floats, Ints]:
+        """Sums [channels + 1, F, R * width, bins of all features], and the features in order."""
         count = self.roots * width
-        shape = (self.channels.shape[1] + 1, self.families, count, ends[-1])
-        histogram = np.empty(shape)
-        for j, size, end in zip(chunk, sizes, ends, strict=True):
-            code = self.codes.values[j] if self.rows is None else self.codes.values[j][self.rows]
-            index = [code if node is None else node * size + code for node in nodes]
-            part = self._sums(index, count * size)
-            histogram[..., end - size : end] = part.reshape(*shape[:3], size)
-        return histogram
+        parts, features = [], []
+        for bundle in bundles:
+            joint = len(bundle.features) > 1 and 2 * count * prod(bundle.bins) <= len(self.codes)
+            if joint:
+                sums = self._node_sums(bundle.codes, nodes, prod(bundle.bins), count)
+            for place, j in enumerate(bundle.features):
+                if j not in self._wanted:
+                    continue
+                size = int(self.codes.sizes[j])
+                if joint:
+                    parts.append(_margin(sums, bundle, place, size))
+                else:
+                    parts.append(self._node_sums(self.codes.values[j], nodes, size, count))
+                features.append(j)
+        return np.concatenate(parts, axis=-1), np.array(features)
+
+    def _node_sums(
+        self, codes: NDArray, nodes: list[Ints | None], size: int, count: int
+    ) -> Floats:
+        """Sums [channels + 1, F, nodes, codes]."""
+        code = codes if self.rows is None else codes[self.rows]
+        index = [code if node is None else node * size + code for node in nodes]
+        sums = self._sums(index, count * size)
+        return sums.reshape(*sums.shape[:2], count, size)
 
     def _score(self, sums: Floats) -> Floats:
         """Twice the decrease of the loss's quadratic model by the best leaf values."""
@@ -223,12 +249,12 @@ class _Grower:
         gain[(left[-1] < few) | (right[-1] < few)] = 0
         return gain.reshape(self.families * self.roots, width, -1).sum(1)
 
-    def _split(self, level: int, chunk: Ints, nodes: list[Ints | None]) -> None:
+    def _split(self, level: int, bundles: list[Bundle], nodes: list[Ints | None]) -> None:
         """Takes the best split of these features where it beats those found before."""
         width = 1 << level
+        histogram, chunk = self._histogram(bundles, nodes, width)
         sizes = self.codes.sizes[chunk]
         starts = np.cumsum(sizes) - sizes
-        histogram = self._histogram(chunk, nodes, width)
         order = self._sort_categories(histogram, chunk, starts, width)
         left = np.cumsum(histogram, axis=-1)
         total = left[..., sizes[0] - 1 : sizes[0]].copy()
@@ -318,6 +344,16 @@ class _Grower:
             enough = (part[-1] >= self.growth.min_leaf) | (level == 0)
             value = np.where(enough, own, value.repeat(2, axis=-1) if level else value)
         self.trees.leaves = self.growth.scale * value.transpose(1, 0, 2)
+
+
+def _margin(sums: Floats, bundle: Bundle, place: int, size: int) -> Floats:
+    """Sums by the bins of one feature, from those by the joint codes of its bundle."""
+    before, own, after = prod(bundle.bins[:place]), bundle.bins[place], prod(bundle.bins[place + 1 :])
+    margin = np.zeros((*sums.shape[:-1], size))
+    margin[..., bundle.empty[place] :] = sums.reshape(*sums.shape[:-1], before, own, after).sum(
+        axis=(-3, -1)
+    )
+    return margin
 
 
 def _middle_of_best(gain: Floats) -> Ints:
