@@ -43,7 +43,6 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 
 _BATCH = 1 << 16
-_OUTLIER = 0.2
 
 
 @dataclass(kw_only=True, repr=False, eq=False)
@@ -51,15 +50,15 @@ class RMTGB(BaseEstimator):
     """What the regressor and the classifier have in common; their docstrings say the parameters."""
 
     n_shared: int = 0
-    n_gated: int = 200
-    n_task: int = 100
+    n_gated: int = 100
+    n_task: int = 50
     learning_rate: float = 0.1
-    max_depth: int = 4
+    max_depth: int = 5
     max_depth_task: int = 2
     min_samples_leaf: int = 10
     min_samples_leaf_task: int = 5
     l2: float = 1.0
-    l2_task: float = 1.0
+    l2_task: float = 10.0
     subsample: float = 1.0
     max_features: float = 1.0
     max_bins: int = 255
@@ -69,6 +68,7 @@ class RMTGB(BaseEstimator):
     gate_step: str = "newton"
     gate_learning_rate: float | None = None
     gate_spread: float = 0.1
+    outlier_threshold: float = 0.5
     task_as_category: bool = False
     early_stopping: bool = False
     validation_fraction: float = 0.15
@@ -211,7 +211,7 @@ class RMTGB(BaseEstimator):
         self.gate_ = expit(self.theta_)
         self.gate_history_ = expit(np.array(ensemble.theta_history)[:, number])
         self.outlier_score_ = outlier_score(self.gate_)
-        outside = self.outlier_score_ > _OUTLIER
+        outside = self.outlier_score_ > self.outlier_threshold
         few = 2 * outside.sum() < len(outside)
         self.outlier_tasks_ = self.tasks_[outside] if few else self.tasks_[:0]
         self.task_weights_ = 1 - minority(self.gate_)

@@ -78,7 +78,7 @@ def _expected(name: str, value: Any) -> str | None:
         fits, text = _is_number(value) and value >= 0, "a number not below 0"
     elif name in SHARES:
         fits, text = _is_number(value) and 0 < value <= 1, "a share above 0 and up to 1"
-    elif name == "validation_fraction":
+    elif name in ("validation_fraction", "outlier_threshold"):
         fits, text = _is_number(value) and 0 < value < 1, "a share between 0 and 1"
     else:
         return None
