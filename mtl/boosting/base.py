@@ -68,7 +68,8 @@ class RMTGB(BaseEstimator):
     gate_step: str = "newton"
     gate_learning_rate: float | None = None
     gate_spread: float = 0.1
-    outlier_threshold: float = 0.5
+    outlier_gate: float = 0.5
+    outlier_effect: float = 0.1
     task_as_category: bool = False
     early_stopping: bool = False
     validation_fraction: float = 0.15
@@ -211,7 +212,9 @@ class RMTGB(BaseEstimator):
         self.gate_ = expit(self.theta_)
         self.gate_history_ = expit(np.array(ensemble.theta_history)[:, number])
         self.outlier_score_ = outlier_score(self.gate_)
-        outside = self.outlier_score_ > self.outlier_threshold
+        self.gate_effect_ = ensemble.gate_effect[number]
+        outside = self.outlier_score_ > self.outlier_gate
+        outside &= self.gate_effect_ > self.outlier_effect
         few = 2 * outside.sum() < len(outside)
         self.outlier_tasks_ = self.tasks_[outside] if few else self.tasks_[:0]
         self.task_weights_ = 1 - minority(self.gate_)

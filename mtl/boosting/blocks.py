@@ -71,6 +71,7 @@ class Ensemble:
             and 1, `own` one a task.
         theta: [T].
         theta_history: [iterations + 1, T].
+        gate_effect: Loss that each task would gain with the median gate, [T]; see `Fitting`.
         task_rounds: Iterations of the task block that count, [T].
     """
 
@@ -81,6 +82,7 @@ class Ensemble:
     gated: list[Trees] = field(default_factory=list)
     own: list[Trees] = field(default_factory=list)
     theta_history: list[Floats] = field(default_factory=list)
+    gate_effect: Floats = field(default_factory=lambda: np.zeros(0))
     task_rounds: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
 
     def keep_task_rounds(self, rounds: Ints) -> None:

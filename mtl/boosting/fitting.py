@@ -75,6 +75,7 @@ class Fitting:
             theta[:] = 0
         self.ensemble = Ensemble(start, theta, settings.task_as_category)
         self.raw = np.repeat(start[:, None], len(codes), axis=1)
+        self.difference = np.zeros_like(self.raw)
 
     def run(self) -> Ensemble:
         """Runs the blocks one after the other."""
@@ -83,6 +84,7 @@ class Fitting:
         best = self._best(self._gated())
         del ensemble.gated[best:], ensemble.theta_history[best + 1 :]
         ensemble.theta = ensemble.theta_history[-1]
+        ensemble.gate_effect = self._gate_effect()
         ensemble.keep_task_rounds(self._best_of_tasks(self._own()))
         return ensemble
 
@@ -143,7 +145,7 @@ class Fitting:
             features=features,
         )
 
-    def _shared(self) -> Iterator[Floats]:
+    def _shared(self) -> Iterator[None]:
         as_category = self.settings.task_as_category
         codes = with_task(self.codes, self.task) if as_category else self.codes
         for i in range(self.settings.rounds[0]):
@@ -152,9 +154,9 @@ class Fitting:
             trees, leaf = self._grow(1, i, codes, grad[None], hess, self.settings.growth)
             self.ensemble.shared.append(trees)
             self.raw = self.raw + trees.leaves[0].take(leaf[0], axis=1)
-            yield self.raw
+            yield
 
-    def _gated(self) -> Iterator[Floats]:
+    def _gated(self) -> Iterator[None]:
         """Both trees and the gate start from the same predictions (a Jacobi step)."""
         ensemble, settings = self.ensemble, self.settings
         base, theta = self.raw, ensemble.theta
@@ -168,14 +170,14 @@ class Fitting:
             if settings.newton:
                 gated_hess = share if hess is None else share * hess
             trees, leaf = self._grow(2, i, self.codes, share * grad, gated_hess, settings.growth)
-            theta = self._gate_step(theta, grad, hess, out - non)
+            theta = self._gate_step(theta, grad, hess, self.difference)
             ensemble.gated.append(trees)
             ensemble.theta_history.append(theta)
             out += trees.leaves[0].take(leaf[0], axis=1)
             non += trees.leaves[1].take(leaf[1], axis=1)
-            gate = expit(theta)[self.task]
-            self.raw = base + (1 - gate) * non + gate * out
-            yield self.raw
+            self.difference = out - non
+            self.raw = base + non + expit(theta)[self.task] * self.difference
+            yield
 
     def _gate_step(
         self, theta: Floats, grad: Floats, hess: Floats | None, difference: Floats
@@ -187,7 +189,24 @@ class Fitting:
             grad, curvature = grad * seen, curvature * seen
         return self.settings.gate_step(theta, grad, curvature, difference, self.first)
 
-    def _own(self) -> Iterator[Floats]:
+    def _gate_effect(self) -> Floats:
+        """How much each task [T] would lose with the gate of the median task.
+
+        In units of the mean loss of the constant that the fit starts from.
+        """
+        gate = expit(self.ensemble.theta)
+        moved = (np.median(gate) - gate)[self.task] * self.difference
+        start = np.broadcast_to(self.ensemble.start[:, None], self.raw.shape)
+        weight = np.ones(len(self.task)) if self.weight is None else self.weight
+        worse, best, unit = (
+            task_sums(weight * self.loss.values(self.y, raw), self.first)
+            for raw in (self.raw + moved, self.raw, start)
+        )
+        rows = task_sums(weight, self.first)
+        total = unit.sum() / rows.sum()
+        return (worse - best) / rows / (total if total > 0 else 1.0)
+
+    def _own(self) -> Iterator[None]:
         codes, width = self.codes.merged(self.settings.bins_task)
         for i in range(self.settings.rounds[2]):
             grad, hess = self._derivatives(self.raw)
@@ -196,24 +215,24 @@ class Fitting:
             trees, leaf = self._grow(3, i, codes, grad[None], hess, growth, own=True)
             self.raw = self.raw + trees.leaves[self.task, :, leaf[0]].T
             self.ensemble.own.append(trees.refined(width, self.codes))
-            yield self.raw
+            yield
 
-    def _best(self, block: Iterator[Floats]) -> int:
+    def _best(self, block: Iterator[None]) -> int:
         """Runs a block; returns its best number of iterations and goes back to it."""
         patience = self.settings.patience
         if self.held_out is None or patience is None:
             return sum(1 for _ in block)
-        best, best_loss, best_raw = 0, self._held_out_loss()[-1], self.raw
-        for i, raw in enumerate(block, 1):
+        best, best_loss, kept = 0, self._held_out_loss()[-1], (self.raw, self.difference)
+        for i, _ in enumerate(block, 1):
             now = self._held_out_loss()[-1]
             if now < best_loss:
-                best, best_loss, best_raw = i, now, raw
+                best, best_loss, kept = i, now, (self.raw, self.difference)
             elif i - best >= patience:
                 break
-        self.raw = best_raw
+        self.raw, self.difference = kept
         return best
 
-    def _best_of_tasks(self, block: Iterator[Floats]) -> Ints:
+    def _best_of_tasks(self, block: Iterator[None]) -> Ints:
         """Runs the task block; returns the best number of iterations [T] of each task.
 
         Tasks without held-out rows take the number that is best for the sum of the others.

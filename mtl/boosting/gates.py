@@ -11,7 +11,7 @@ from scipy.special import expit
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-_DAMPING = 0.1
+_DAMPING = 0.01
 _LARGEST_STEP = 1.0
 
 
@@ -24,7 +24,7 @@ class GateStep:
 
     * `"gradient"`: theta -= rate dL/dtheta, the paper's; grows with the rows of a task and with
       the unit of the target.
-    * `"newton"`: theta -= clip(rate dL/dtheta / (h + 0.1 c), -1, 1) with the Gauss-Newton
+    * `"newton"`: theta -= clip(rate dL/dtheta / (h + 0.01 c), -1, 1) with the Gauss-Newton
       curvature h = sum_i l'' (s (1 - s) (F_out - F_non))^2 and c = sum_i l''; depends on neither.
 
     Args:
