@@ -228,9 +228,7 @@ class RMTGB(BaseEstimator):
         check_is_fitted(self)
         features, labels = self._table(x, task, reset=False)
         codes = self._binner.transform(self._encoder.transform(features))
-        stages = self._ensemble.stages(codes, self._numbers(labels))
-        next(stages)
-        return stages
+        return self._ensemble.stages(codes, self._numbers(labels))
 
     def _numbers(self, labels: NDArray) -> NDArray[np.int64]:
         """Task numbers [n]; -1 for tasks that were not there in `fit`."""

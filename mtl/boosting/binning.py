@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 MISSING = 0
 _SAMPLE = 200_000
 _JOINT = 256
+_CELLS = 2048
+_PASSES = 6
 
 
 @dataclass(frozen=True)
@@ -45,9 +47,17 @@ class Codes:
     sizes: NDArray[np.int64]
     categorical: NDArray[np.bool_]
     missing: NDArray[np.bool_]
+    _counts: dict[tuple[int, int], NDArray[np.int64]] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
         return self.values.shape[1]
+
+    def counts(self, codes: NDArray, index: NDArray, size: int) -> NDArray[np.int64]:
+        """Rows at each index of the roots, which are the same in every iteration."""
+        key = (codes.ctypes.data, size)
+        if key not in self._counts:
+            self._counts[key] = np.bincount(index, minlength=size)
+        return self._counts[key]
 
     @cached_property
     def bundles(self) -> list[Bundle]:
@@ -145,8 +155,9 @@ class Binner:
                 known = (column >= 0) & (column < self.categories[j])
                 values[j] = np.where(known, column + 1, MISSING)
             else:
-                values[j] = np.searchsorted(self.thresholds[j], column) + 1
-                values[j][np.isnan(column)] = MISSING
+                missing = np.isnan(column)
+                values[j] = _count_below(np.where(missing, 0, column), self.thresholds[j]) + 1
+                values[j][missing] = MISSING
         return Codes(values, sizes, self.categorical, self.missing)
 
 
@@ -163,3 +174,22 @@ def _boundaries(column: NDArray[np.float64], bins: int) -> NDArray[np.float64]:
     below, above = distinct[positions], distinct[positions + 1]
     middle = below + (above - below) / 2
     return np.where(middle < above, middle, below)
+
+
+def _count_below(column: NDArray, thresholds: NDArray[np.float64]) -> NDArray[np.int64]:
+    """np.searchsorted(thresholds, column), faster where thresholds are spread evenly enough.
+
+    A uniform grid gives a number to start from that is never too large.
+    """
+    if len(thresholds) < 2 or len(column) < _CELLS:
+        return np.searchsorted(thresholds, column)
+    low, step = thresholds[0], (thresholds[-1] - thresholds[0]) / _CELLS
+    grid = np.searchsorted(thresholds, low + step * np.arange(-1, _CELLS))
+    if step <= 0 or not np.isfinite(step) or np.diff(grid, append=len(thresholds)).max() > _PASSES:
+        return np.searchsorted(thresholds, column)
+    cell = np.clip((column - low) / step, 0, _CELLS - 1).astype(np.int64)
+    count = grid[cell]
+    upper = np.append(thresholds, np.inf)
+    while (more := column > upper[count]).any():
+        count += more
+    return count

@@ -10,7 +10,7 @@ Rows are sorted by task, so that nothing loops over tasks.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from scipy.special import expit
 
 from mtl.boosting.binning import Codes
 from mtl.boosting.gates import GateStep
+from mtl.boosting.totals import total
 from mtl.boosting.trees import Growth, Trees
 
 Floats = NDArray[np.float64]
@@ -93,40 +94,46 @@ class Ensemble:
             trees.leaves[rounds <= i] = 0
 
     def stages(self, codes: Codes, task: Ints) -> Iterator[Floats]:
-        """Raw predictions [K, n] after each iteration, first the constant.
+        """Raw predictions [K, n] after each iteration, with the final gates.
 
-        A stage uses the final gates. The array is the same each time: copy what is kept.
+        The array is the same each time: copy what is kept. The arguments are those of `predict`.
+        """
+        raw = np.repeat(self.start[:, None], len(codes), axis=1)
+        gate, known, with_tasks = self._place(codes, task)
+        for trees in self.shared:
+            raw += trees.predict(with_tasks.values, 0)
+            yield raw
+        for trees in self.gated:
+            raw += gate * trees.predict(codes.values, 0)
+            raw += (1 - gate) * trees.predict(codes.values, 1)
+            yield raw
+        bins, tasks = codes.values[:, known], task[known]
+        for trees in self.own:
+            raw[:, known] += trees.predict(bins, tasks)
+            yield raw
+
+    def predict(self, codes: Codes, task: Ints) -> Floats:
+        """Raw predictions [K, n].
 
         Args:
             codes: Binned features.
             task: Number of each row's task [n]; -1 for a task that was not there in `fit`, which
                 gets the median gate and no trees of its own.
         """
-        raw = np.repeat(self.start[:, None], len(codes), axis=1)
-        yield raw
-        known = np.flatnonzero(task >= 0)
-        bins = with_task(codes, task).values if self.task_as_category else codes.values
-        for trees in self.shared:
-            raw += trees.predict(bins, 0)
-            yield raw
-        gate = expit(self.theta)
-        own = np.where(task >= 0, gate[task], np.median(gate))
-        for trees in self.gated:
-            raw += own * trees.predict(codes.values, 0)
-            raw += (1 - own) * trees.predict(codes.values, 1)
-            yield raw
-        bins, tasks = codes.values, task
-        if len(known) < len(task):
-            bins, tasks = bins[:, known], task[known]
-        for trees in self.own:
-            raw[:, known] += trees.predict(bins, tasks)
-            yield raw
-
-
-    def predict(self, codes: Codes, task: Ints) -> Floats:
-        """Raw predictions [K, n]; the arguments are those of `stages`."""
-        *_, raw = self.stages(codes, task)
+        gate, known, with_tasks = self._place(codes, task)
+        raw = self.start[:, None] + total(self.shared, with_tasks, 0)
+        raw = raw + gate * total(self.gated, codes, 0) + (1 - gate) * total(self.gated, codes, 1)
+        everywhere = isinstance(known, slice)
+        own = codes if everywhere else replace(codes, values=codes.values[:, known])
+        raw[:, known] += total(self.own, own, task[known])
         return raw
+
+    def _place(self, codes: Codes, task: Ints) -> tuple[Floats, Ints | slice, Codes]:
+        """Gates [n], the rows of known tasks, and the features of the shared block."""
+        gate = expit(self.theta)
+        known = slice(None) if (task >= 0).all() else np.flatnonzero(task >= 0)
+        shared = with_task(codes, task) if self.task_as_category else codes
+        return np.where(task >= 0, gate[task], np.median(gate)), known, shared
 
 
 def with_task(codes: Codes, task: Ints) -> Codes:

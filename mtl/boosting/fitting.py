@@ -113,6 +113,20 @@ class Fitting:
             return residual * self.weight, self.weight[None]
         return residual * self.weight, curvature * self.weight
 
+    def _draw(self, block: int, iteration: int, codes: Codes) -> tuple[Ints | None, Ints | None]:
+        """The rows and features that an iteration sees; None for all."""
+        settings, rows, features = self.settings, self.rows, None
+        if settings.subsample == 1 and settings.max_features == 1:
+            return rows, features
+        random = self._random(block, iteration)
+        if settings.subsample < 1:
+            rows = np.arange(len(codes)) if rows is None else rows
+            rows = rows[random.random(len(rows)) < settings.subsample]
+        if settings.max_features < 1:
+            count = max(1, round(settings.max_features * len(codes.sizes)))
+            features = np.sort(random.choice(len(codes.sizes), count, replace=False))
+        return rows, features
+
     def _grow(
         self,
         block: int,
@@ -123,15 +137,8 @@ class Fitting:
         growth: Growth,
         own: bool = False,
     ) -> tuple[Trees, Ints]:
-        """Grows the trees of an iteration on the rows and features that it sees."""
-        settings, rows, features = self.settings, self.rows, None
-        random = self._random(block, iteration)
-        if settings.subsample < 1:
-            rows = np.arange(len(codes)) if rows is None else rows
-            rows = rows[random.random(len(rows)) < settings.subsample]
-        if settings.max_features < 1:
-            count = max(1, round(settings.max_features * len(codes.sizes)))
-            features = np.sort(random.choice(len(codes.sizes), count, replace=False))
+        """Grows the trees of an iteration."""
+        rows, features = self._draw(block, iteration, codes)
         root, roots = (self.task, len(self.first)) if own else (None, 1)
         return grow(
             codes,

@@ -118,6 +118,10 @@ class TaskIndex:
 
     def __call__(self, labels: NDArray) -> NDArray[np.int64]:
         """Number of each label [n]; -1 for labels that are not known."""
+        if labels.dtype.kind in "iu" and self.labels.dtype.kind in "iu":
+            place = np.searchsorted(self.labels, labels)
+            place[place == len(self.labels)] = 0
+            return np.where(self.labels[place] == labels, self.number[place], -1)
         lookup = dict(zip(self.labels.tolist(), self.number.tolist(), strict=True))
         return np.array([lookup.get(label, -1) for label in labels.tolist()], dtype=np.int64)
 

@@ -189,20 +189,31 @@ class _Grower:
 
     def _chunks(self, width: int) -> list[list[Bundle]]:
         """Groups of bundles whose histograms fit into the cache together."""
-        bundles = [b for b in self.codes.bundles if not self._wanted.isdisjoint(b.features)]
         nodes = width * self.families * self.roots
-        cells = np.cumsum([sum(b.bins) * nodes for b in bundles]) // _CELLS
-        ends = [*(np.flatnonzero(np.diff(cells)) + 1).tolist(), len(bundles)]
-        return [bundles[i:j] for i, j in zip([0, *ends[:-1]], ends, strict=True)]
+        chunks: list[list[Bundle]] = []
+        cells = _CELLS
+        for bundle in self.codes.bundles:
+            if not self._wanted.isdisjoint(bundle.features):
+                more = sum(bundle.bins) * nodes
+                cells += more
+                if cells > _CELLS:
+                    chunks.append([])
+                    cells = more
+                chunks[-1].append(bundle)
+        return chunks
 
-    def _sums(self, index: list[Ints | NDArray], size: int) -> Floats:
+    def _sums(
+        self, index: list[Ints | NDArray], size: int, counts: Floats | None = None
+    ) -> Floats:
         """Sums [channels + 1, F, size] of the rows by their index in each family."""
         sums = np.empty((self.channels.shape[1] + 1, self.families, size))
         for family, own in enumerate(index):
             for c, weights in enumerate(self.channels[family]):
                 sums[c, family] = np.bincount(own, weights, size)
-            shared = family > 0 and own is index[0]
-            sums[-1, family] = sums[-1, 0] if shared else np.bincount(own, self.weight, size)
+            if counts is not None:
+                sums[-1, family] = counts
+            else:
+                sums[-1, family] = np.bincount(own, self.weight, size)
         return sums
 
     def _histogram(
@@ -232,14 +243,17 @@ class _Grower:
         """Sums [channels + 1, F, nodes, codes]."""
         code = codes if self.rows is None else codes[self.rows]
         index = [code if node is None else node * size + code for node in nodes]
-        sums = self._sums(index, count * size)
+        counts = None
+        if count == self.roots and self.rows is None and self.weight is None:
+            counts = self.codes.counts(codes, index[0], count * size)
+        sums = self._sums(index, count * size, counts)
         return sums.reshape(*sums.shape[:2], count, size)
 
     def _score(self, sums: Floats) -> Floats:
         """Twice the decrease of the loss's quadratic model by the best leaf values."""
         grad, hess = sums[: self.outputs], sums[self.outputs :]
         curvature = hess[:-1] if len(hess) > 1 else hess
-        return (grad * grad / (curvature + (self.growth.l2 + _TINY))).sum(0)
+        return _channel_sum(grad * grad / (curvature + (self.growth.l2 + _TINY)))
 
     def _gains(self, left: Floats, total: Floats, width: int) -> Floats:
         """Gain [trees, bins] of putting the sums `left` on one side."""
@@ -247,7 +261,8 @@ class _Grower:
         gain = self._score(left) + self._score(right) - self._score(total)
         few = self.growth.min_leaf
         gain[(left[-1] < few) | (right[-1] < few)] = 0
-        return gain.reshape(self.families * self.roots, width, -1).sum(1)
+        gain = gain.reshape(self.families * self.roots, width, -1)
+        return gain[:, 0] if width == 1 else gain.sum(1)
 
     def _split(self, level: int, bundles: list[Bundle], nodes: list[Ints | None]) -> None:
         """Takes the best split of these features where it beats those found before."""
@@ -344,6 +359,10 @@ class _Grower:
             enough = (part[-1] >= self.growth.min_leaf) | (level == 0)
             value = np.where(enough, own, value.repeat(2, axis=-1) if level else value)
         self.trees.leaves = self.growth.scale * value.transpose(1, 0, 2)
+
+
+def _channel_sum(values: Floats) -> Floats:
+    return values[0] if len(values) == 1 else values.sum(0)
 
 
 def _margin(sums: Floats, bundle: Bundle, place: int, size: int) -> Floats:
