@@ -12,6 +12,7 @@ from scipy.special import expit, log_softmax, logsumexp, softmax
 Floats = NDArray[np.float64]
 
 _SMALL = 1e-3
+_REWEIGHTINGS = 50
 
 
 class Loss(ABC):
@@ -88,7 +89,12 @@ class Huber(Loss):
         return np.where(error <= self.delta, 0.5 * error * error, linear).sum(0)
 
     def start(self, y: Floats, weight: Floats) -> Floats:
-        return _median(y, weight)
+        constant = _median(y, weight)
+        for _ in range(_REWEIGHTINGS):
+            raw = np.repeat(constant[:, None], y.shape[1], axis=1)
+            step = self.residual(y, raw) @ weight / (self.curvature(y, raw) @ weight)
+            constant = constant + step
+        return constant
 
 
 class BinaryLogLoss(Loss):
