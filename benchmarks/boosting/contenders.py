@@ -82,8 +82,8 @@ def _categories(table: Table, *, with_task: bool) -> pd.DataFrame:
     return x
 
 
-_SMALL = {"max_depth_task": 1, "l2_task": 30.0}
-RMTGB = [
+_SMALL: Options = {"max_depth_task": 1, "l2_task": 30.0}
+RMTGB: list[Options] = [
     {"n_gated": 100, "n_task": 20, "max_depth": 3, **_SMALL},
     {"n_gated": 100, "n_task": 20, "max_depth": 6, **_SMALL},
     {"n_gated": 100, "n_task": 50, "max_depth": 4, "max_features": 0.5},
@@ -96,8 +96,8 @@ RMTGB = [
 for _options in RMTGB:
     _options.update(subsample=0.7, task_as_category="n_shared" in _options)
 
-_BAGGED = {"subsample": 0.7, "subsample_freq": 1}
-_RARE = {"cat_smooth": 1, "min_data_per_group": 5}
+_BAGGED: Options = {"subsample": 0.7, "subsample_freq": 1}
+_RARE: Options = {"cat_smooth": 1, "min_data_per_group": 5}
 LIGHTGBM: list[Options] = [
     {"n_estimators": 100, "num_leaves": 31},
     {"n_estimators": 100, "num_leaves": 7},

@@ -13,8 +13,8 @@ import argparse
 import csv
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-import lightgbm
 import numpy as np
 import pandas as pd
 from sklearn.metrics import roc_auc_score
@@ -22,8 +22,8 @@ from sklearn.metrics import roc_auc_score
 from benchmarks.tabular import OUTLIER_KINDS, ManyTasks, make_tasks
 from mtl.boosting import RMTGBRegressor
 
-_TREES = {"max_depth": 6, "subsample": 0.7}
-SETTINGS = {
+_TREES: dict[str, Any] = {"max_depth": 6, "subsample": 0.7}
+SETTINGS: dict[str, dict[str, Any]] = {
     "R-MTGB": {"n_gated": 200, "n_task": 50, **_TREES},
     "MTGB (no gate)": {"n_shared": 200, "n_gated": 0, "n_task": 50, **_TREES},
     "single task": {"n_gated": 0, "n_task": 200, "max_depth_task": 4, "subsample": 0.7},
@@ -91,11 +91,11 @@ def _fit(
 ) -> tuple[np.ndarray, np.ndarray | None, float]:
     """Predictions, outlier scores, and whether exactly the outliers were named."""
     if method == "LightGBM + task":
+        import lightgbm
+
         model = lightgbm.LGBMRegressor(n_estimators=400, n_jobs=1, verbose=-1, random_state=seed)
         place = train.x.shape[1]
-        model.fit(
-            np.column_stack([train.x, train.task]), train.y, categorical_feature=[place]
-        )
+        model.fit(np.column_stack([train.x, train.task]), train.y, categorical_feature=[place])
         return np.asarray(model.predict(np.column_stack([test.x, test.task]))), None, np.nan
     if method == "oracle":
         good = ~train.outlier[train.task]
@@ -136,7 +136,7 @@ def false_alarms(seeds: int) -> str:
 def summary(runs: pd.DataFrame) -> str:
     """Means ± standard deviations over seeds."""
     lines = [
-        "| kind | outliers of 10 | method | RMSE, related tasks | RMSE, outliers | AUC | exact set |",
+        "| kind | outliers of 10 | method | RMSE, related | RMSE, outliers | AUC | exact set |",
         "|---|---|---|---|---|---|---|",
     ]
     runs = runs.assign(kind=runs["kind"].where(runs["outliers"] > 0, "none"))
@@ -180,7 +180,9 @@ def draw(runs: pd.DataFrame, path: Path) -> None:
             ax.errorbar(10 * mean.index, mean, spread, label=method, linestyle=style, capsize=2)
         ax.set(title=kind, xlabel="outlier tasks (%)")
     np.atleast_1d(axes)[0].set(ylabel="RMSE of related tasks", ylim=(0, None))
-    figure.legend(*np.atleast_1d(axes)[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    figure.legend(
+        *np.atleast_1d(axes)[0].get_legend_handles_labels(), loc="outside lower center", ncols=3
+    )
     figure.savefig(path, dpi=80)
 
 

@@ -78,15 +78,14 @@ def compare(
     fit, candidates = CONTENDERS[method]
     inner, held_out = split(table, train, 0.25, seed + 1000)
     errors = [
-        _rmse(table, held_out, fit(table, inner, options, seed)(held_out))
-        for options in candidates
+        _rmse(table, held_out, fit(table, inner, options, seed)(held_out)) for options in candidates
     ]
     best = int(np.argmin(errors))
     started = time.process_time()
     predict = fit(table, train, candidates[best], seed)
     fitted = time.process_time()
     error = _rmse(table, test, predict(test))
-    row = {
+    row: dict[str, str | float] = {
         "data": table.name,
         "method": method,
         "seed": seed,

@@ -110,9 +110,7 @@ def fourier_function(
     return lambda x: np.cos(x @ frequency + phase) @ weight
 
 
-def _rows(
-    parts: list[tuple[Floats, Floats]], rows: slice, outlier: NDArray[np.bool_]
-) -> ManyTasks:
+def _rows(parts: list[tuple[Floats, Floats]], rows: slice, outlier: NDArray[np.bool_]) -> ManyTasks:
     x = np.concatenate([x[rows] for x, _ in parts])
     y = np.concatenate([y[rows] for _, y in parts])
     task = np.repeat(np.arange(len(parts)), [len(y[rows]) for _, y in parts])

@@ -98,7 +98,7 @@ class RMTGB(BaseEstimator):
 
     def fit(
         self,
-        X: Any,  # noqa: N803
+        X: Any,
         y: ArrayLike,
         task: ArrayLike | None = None,
         sample_weight: ArrayLike | None = None,
@@ -143,7 +143,12 @@ class RMTGB(BaseEstimator):
         order = np.argsort(number, kind="stable")
         codes.values = codes.values[:, order]
         self._ensemble = fit(
-            codes, raw_targets[:, order], number[order], weight[order], loss, start,
+            codes,
+            raw_targets[:, order],
+            number[order],
+            weight[order],
+            loss,
+            start,
             self._settings(seed),
         )
         self._describe()
@@ -243,7 +248,7 @@ class RMTGB(BaseEstimator):
                     "them from what the tasks share."
                 )
             warnings.warn(
-                f"task(s) {names}{more} were not there in fit: predicted from what the tasks share.",
+                f"task(s) {names}{more} were not there in fit: predicted from what tasks share.",
                 UserWarning,
                 stacklevel=4,
             )
@@ -280,7 +285,9 @@ class RMTGB(BaseEstimator):
 def _weights(sample_weight: ArrayLike | None, n: int) -> Floats:
     if sample_weight is None:
         return np.ones(n)
-    weight = check_array(sample_weight, ensure_2d=False, dtype=np.float64, input_name="sample_weight")
+    weight = check_array(
+        sample_weight, ensure_2d=False, dtype=np.float64, input_name="sample_weight"
+    )
     if weight.ndim != 1 or len(weight) != n:
         raise ValueError(f"sample_weight has shape {weight.shape}, expected ({n},): one a row.")
     if (weight < 0).any() or not weight.any():

@@ -1,10 +1,10 @@
 """The three blocks of robust multi-task gradient boosting, on binned features.
 
-F_t(x) = start + F_shared(x) + (1 - s_t) F_non(x) + s_t F_out(x) + F_t,own(x), s_t = sigmoid(theta_t)
+F_t(x) = start + F_shared(x) + (1 - s_t) F_non(x) + s_t F_out(x) + F_t,own(x)
 
-Block 1 boosts F_shared on all rows; block 2 boosts F_out and F_non on residuals weighted by s_t
-and 1 - s_t and takes a step of theta in each iteration; block 3 boosts F_t,own on each task alone.
-Rows are sorted by task, so that nothing loops over tasks.
+with the gate s_t = sigmoid(theta_t). Block 1 boosts F_shared on all rows; block 2 boosts F_out and
+F_non on residuals weighted by s_t and 1 - s_t and takes a step of theta in each iteration; block 3
+boosts F_t,own on each task alone. Rows are sorted by task, so that nothing loops over tasks.
 """
 
 from __future__ import annotations

@@ -22,24 +22,35 @@ Floats = NDArray[np.float64]
 
 @dataclass(kw_only=True, repr=False, eq=False)
 class RMTGBClassifier(ClassifierMixin, RMTGB):
-    """DOC"""
+    """Gradient boosting of many tasks that finds outlier tasks, for classes.
 
-    def predict(self, X: Any, task: ArrayLike | None = None) -> NDArray:  # noqa: N803
+    Minimizes the log loss with one logit for two classes, else one output a class; the trees of
+    all outputs share their splits. A task need not have all classes. Blocks, arguments and
+    attributes are those of `RMTGBRegressor`, without its `loss`, `huber_delta` and `scale_target`.
+
+    The official code has two outputs for two classes. It is `RMTGBClassifier.paper` with twice its
+    learning rate and `gate_learning_rate` at its learning rate.
+
+    Attributes:
+        classes_: Sorted class labels.
+    """
+
+    def predict(self, X: Any, task: ArrayLike | None = None) -> NDArray:
         """The most probable class of each row [n]."""
         return self._classes(self._raw(X, task))
 
-    def predict_proba(self, X: Any, task: ArrayLike | None = None) -> Floats:  # noqa: N803
+    def predict_proba(self, X: Any, task: ArrayLike | None = None) -> Floats:
         """Probabilities [n, classes] in the order of `classes_`."""
         return _probabilities(self._raw(X, task))
 
-    def decision_function(self, X: Any, task: ArrayLike | None = None) -> Floats:  # noqa: N803
+    def decision_function(self, X: Any, task: ArrayLike | None = None) -> Floats:
         """Raw predictions: the logit of the second class [n], or one a class [n, classes]."""
         raw = self._raw(X, task)
         return raw[0] if len(raw) == 1 else raw.T
 
     def staged_predict(
         self,
-        X: Any,  # noqa: N803
+        X: Any,
         task: ArrayLike | None = None,
     ) -> Iterator[NDArray]:
         """Classes after each iteration of the shared, the gated and the task block.
@@ -50,7 +61,7 @@ class RMTGBClassifier(ClassifierMixin, RMTGB):
 
     def staged_predict_proba(
         self,
-        X: Any,  # noqa: N803
+        X: Any,
         task: ArrayLike | None = None,
     ) -> Iterator[Floats]:
         """Probabilities after each iteration, as `staged_predict`."""
@@ -58,7 +69,7 @@ class RMTGBClassifier(ClassifierMixin, RMTGB):
 
     def score(
         self,
-        X: Any,  # noqa: N803
+        X: Any,
         y: ArrayLike,
         task: ArrayLike | None = None,
         sample_weight: ArrayLike | None = None,

@@ -93,15 +93,15 @@ class Fitting:
         return np.random.default_rng([self.settings.seed, block, iteration])
 
     def _hold_out(self) -> NDArray[np.bool_] | None:
-        """The rows that early stopping looks at: the same share of every task."""
+        """The rows that early stopping looks at: every task's share, up to one row."""
         if self.settings.patience is None:
             return None
         draws = self._random(0, 1).random(len(self.task))
         order = np.lexsort((draws, self.task))
-        counts = np.diff(self.first, append=len(self.task))
-        rank = np.empty(len(draws))
-        rank[order] = np.arange(len(draws)) - np.repeat(self.first, counts)
-        return rank < np.floor(np.repeat(counts, counts) * self.settings.held_out)
+        held_out = np.zeros(len(draws), dtype=bool)
+        places = np.arange(len(draws) + 1) * self.settings.held_out + draws[0]
+        held_out[order] = np.diff(np.floor(places)) > 0
+        return held_out
 
     def _derivatives(self, raw: Floats) -> tuple[Floats, Floats | None]:
         """Weighted residual [K, n] and the curvature [1 or K, n] that leaves divide by."""

@@ -152,10 +152,8 @@ class FeatureEncoder:
         Raises:
             ValueError: A column is not numeric and not categorical, or has infinite values.
         """
-        if not is_frame(x) and not self.categories:
-            if x.dtype.kind == "f":
-                return x
-            return check_array(x, dtype=np.float64, ensure_all_finite="allow-nan")
+        if not is_frame(x) and x.dtype.kind == "f" and not self.categories:
+            return x
         out = np.empty(x.shape, dtype=np.float64, order="F")
         for j in range(x.shape[1]):
             column = _column(x, j)

@@ -133,7 +133,7 @@ def grow(
 
 
 class _Grower:
-    """The state while trees grow; sums have the shape [channels + 1, F, nodes, ...], counts last."""
+    """The state while trees grow; sums are [channels + 1, F, nodes, ...], counts last."""
 
     def __init__(
         self,
@@ -202,9 +202,7 @@ class _Grower:
                 chunks[-1].append(bundle)
         return chunks
 
-    def _sums(
-        self, index: list[Ints | NDArray], size: int, counts: Floats | None = None
-    ) -> Floats:
+    def _sums(self, index: list[Ints | NDArray], size: int, counts: Floats | None = None) -> Floats:
         """Sums [channels + 1, F, size] of the rows by their index in each family."""
         sums = np.empty((self.channels.shape[1] + 1, self.families, size))
         for family, own in enumerate(index):
@@ -237,9 +235,7 @@ class _Grower:
                 features.append(j)
         return np.concatenate(parts, axis=-1), np.array(features)
 
-    def _node_sums(
-        self, codes: NDArray, nodes: list[Ints | None], size: int, count: int
-    ) -> Floats:
+    def _node_sums(self, codes: NDArray, nodes: list[Ints | None], size: int, count: int) -> Floats:
         """Sums [channels + 1, F, nodes, codes]."""
         code = codes if self.rows is None else codes[self.rows]
         index = [code if node is None else node * size + code for node in nodes]
@@ -367,7 +363,11 @@ def _channel_sum(values: Floats) -> Floats:
 
 def _margin(sums: Floats, bundle: Bundle, place: int, size: int) -> Floats:
     """Sums by the bins of one feature, from those by the joint codes of its bundle."""
-    before, own, after = prod(bundle.bins[:place]), bundle.bins[place], prod(bundle.bins[place + 1 :])
+    before, own, after = (
+        prod(bundle.bins[:place]),
+        bundle.bins[place],
+        prod(bundle.bins[place + 1 :]),
+    )
     margin = np.zeros((*sums.shape[:-1], size))
     margin[..., bundle.empty[place] :] = sums.reshape(*sums.shape[:-1], before, own, after).sum(
         axis=(-3, -1)

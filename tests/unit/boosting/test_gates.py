@@ -50,13 +50,12 @@ def test_the_gradient_step_is_that_of_finite_differences(name, seed):
     np.testing.assert_allclose((theta - moved) / 0.1, approx_fprime(theta, value), atol=1e-5)
 
 
-def test_the_newton_step_depends_neither_on_the_unit_nor_on_the_number_of_rows():
-    loss, task, y, base, out, non, theta = problem("squared", 0)
+def test_the_newton_step_does_not_depend_on_the_number_of_rows():
+    loss, _, y, base, out, non, theta = problem("squared", 0)
     residual = loss.residual(y, base)
     first = np.array([0, 4, 5])
     step, ones = GateStep("newton", 0.5), np.ones((1, 12))
     once = step(theta, residual, ones, out - non, first)
-    # damping compares (F_out - F_non)^2 with 1: the unit drops out up to it
     twice = step(
         theta,
         np.repeat(residual, 2, axis=1),
