@@ -292,11 +292,11 @@ def _weights(sample_weight: ArrayLike | None, n: int) -> Floats:
         raise ValueError(f"sample_weight has shape {weight.shape}, expected ({n},): one a row.")
     if (weight < 0).any() or not weight.any():
         raise ValueError("sample_weight must not be negative, and not zero everywhere.")
-    return weight
+    return np.asarray(weight, dtype=np.float64)
 
 
 def _signature(values: Floats, task: NDArray[np.int64], weight: Floats) -> Floats:
     """Means [T, k] of the values [k, n] in each task: an order that no renaming changes."""
     total = np.bincount(task, weight)
     means = [np.bincount(task, weight * row) / total for row in values]
-    return np.round(np.array(means), 9).T
+    return np.asarray(np.round(np.array(means), 9).T, dtype=np.float64)

@@ -226,12 +226,12 @@ class Fitting:
 
     def _best(self, block: Iterator[None]) -> int:
         """Runs a block; returns its best number of iterations and goes back to it."""
-        patience = self.settings.patience
-        if self.held_out is None or patience is None:
+        held_out, patience = self.held_out, self.settings.patience
+        if held_out is None or patience is None:
             return sum(1 for _ in block)
-        best, best_loss, kept = 0, self._held_out_loss()[-1], (self.raw, self.difference)
+        best, best_loss, kept = 0, self._held_out_loss(held_out)[-1], (self.raw, self.difference)
         for i, _ in enumerate(block, 1):
-            now = self._held_out_loss()[-1]
+            now = self._held_out_loss(held_out)[-1]
             if now < best_loss:
                 best, best_loss, kept = i, now, (self.raw, self.difference)
             elif i - best >= patience:
@@ -244,23 +244,23 @@ class Fitting:
 
         Tasks without held-out rows take the number that is best for the sum of the others.
         """
-        patience = self.settings.patience
-        if self.held_out is None or patience is None:
+        held_out, patience = self.held_out, self.settings.patience
+        if held_out is None or patience is None:
             return np.full(len(self.first), sum(1 for _ in block), dtype=np.int64)
-        best_loss = self._held_out_loss()
+        best_loss = self._held_out_loss(held_out)
         best = np.zeros(len(best_loss), dtype=np.int64)
         for i, _ in enumerate(block, 1):
-            now = self._held_out_loss()
+            now = self._held_out_loss(held_out)
             better = now < best_loss
             best[better], best_loss[better] = i, now[better]
             if (i - best).min() >= patience:
                 break
-        watched = task_sums(self.held_out.astype(float), self.first) > 0
+        watched = task_sums(held_out.astype(float), self.first) > 0
         return np.where(watched, best[:-1], best[-1])
 
-    def _held_out_loss(self) -> Floats:
+    def _held_out_loss(self, held_out: NDArray[np.bool_]) -> Floats:
         """Loss on the held-out rows of each task, and of all of them together: [T + 1]."""
-        losses = self.loss.values(self.y, self.raw) * self.held_out
+        losses = self.loss.values(self.y, self.raw) * held_out
         if self.weight is not None:
             losses *= self.weight
         by_task = task_sums(losses, self.first)

@@ -141,8 +141,8 @@ class FeatureEncoder:
         """Learns the categories of a table without its task column."""
         self.categorical = self._mask(x)
         self.categories = {
-            int(j): {label: i for i, label in enumerate(_categories(_column(x, j)))}
-            for j in np.flatnonzero(self.categorical)
+            j: {label: i for i, label in enumerate(_categories(_column(x, j)))}
+            for j in np.flatnonzero(self.categorical).tolist()
         }
         return self
 

@@ -202,7 +202,7 @@ class _Grower:
                 chunks[-1].append(bundle)
         return chunks
 
-    def _sums(self, index: list[Ints | NDArray], size: int, counts: Floats | None = None) -> Floats:
+    def _sums(self, index: list[Ints | NDArray], size: int, counts: Ints | None = None) -> Floats:
         """Sums [channels + 1, F, size] of the rows by their index in each family."""
         sums = np.empty((self.channels.shape[1] + 1, self.families, size))
         for family, own in enumerate(index):
