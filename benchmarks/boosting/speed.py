@@ -16,6 +16,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from sklearn.ensemble import GradientBoostingRegressor
@@ -25,8 +26,9 @@ from benchmarks.boosting.quality import split
 from benchmarks.speed.timing import interleave, timed
 from benchmarks.tabular import Table, load, make_tasks
 from mtl.boosting import RMTGBRegressor
-from mtl.boosting.binning import Binner
-from mtl.boosting.trees import Growth, grow
+from mtl.boosting.binning import Binner, Codes
+from mtl.boosting.growing import grow
+from mtl.boosting.trees import Growth
 
 OFFICIAL = {
     "outliers-2": (3.8, 0.136 / 1.62),
@@ -120,7 +122,7 @@ def _median(run: Callable[[], object], repeats: int = 7) -> float:
     return statistics.median(times)
 
 
-def _own(codes: object, y: np.ndarray, task: np.ndarray | None, tasks: int) -> Callable:
+def _own(codes: Codes, y: np.ndarray, task: np.ndarray | None, tasks: int) -> Callable:
     def run(depth: int) -> float:
         growth = Growth(depth, 5, 1.0, 0.1)
         return _median(lambda: grow(codes, y[None, None], None, growth, root=task, roots=tasks))
@@ -128,7 +130,7 @@ def _own(codes: object, y: np.ndarray, task: np.ndarray | None, tasks: int) -> C
     return run
 
 
-def _light(lightgbm: object, data: object, y: np.ndarray) -> Callable:
+def _light(lightgbm: Any, data: Any, y: np.ndarray) -> Callable:
     def run(depth: int) -> float:
         options = {"num_leaves": 2**depth, "objective": "none", "verbose": -1, "num_threads": 1}
         booster = lightgbm.Booster(options, data)
@@ -138,7 +140,7 @@ def _light(lightgbm: object, data: object, y: np.ndarray) -> Callable:
     return run
 
 
-def _light_tasks(lightgbm: object, x: np.ndarray, y: np.ndarray, task: np.ndarray) -> Callable:
+def _light_tasks(lightgbm: Any, x: np.ndarray, y: np.ndarray, task: np.ndarray) -> Callable:
     options = {"num_leaves": 2, "objective": "none", "verbose": -1, "num_threads": 1}
     boosters = []
     for t in np.unique(task):

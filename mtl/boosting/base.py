@@ -22,7 +22,7 @@ from sklearn.utils.validation import (
 
 from mtl.boosting.binning import Binner
 from mtl.boosting.blocks import Settings
-from mtl.boosting.fitting import fit
+from mtl.boosting.fitting import Problem, fit
 from mtl.boosting.gates import GateStep, minority, outlier_score
 from mtl.boosting.inputs import (
     FeatureEncoder,
@@ -109,15 +109,16 @@ class RMTGB(BaseEstimator):
             X: Features [n, d]: an array of numbers or a DataFrame; NaN counts as missing.
             y: Targets [n], for the regressor also [n, K].
             task: Label of each row's task [n]: numbers or strings, in any order, with any gaps.
-                Without it and without `task_column`, all rows are one task.
+                Without it and without `task_column`, all rows are one task. Rows without a label
+                form a task of their own, with a warning.
             sample_weight: Weights [n], not negative; rows of weight 0 are left out.
 
         Returns:
             The estimator.
 
         Raises:
-            ValueError: A parameter is out of range, lengths differ, a target or task label is
-                missing, `task_column` does not exist, or both it and `task` are given.
+            ValueError: A parameter is out of range, lengths differ, a target is missing,
+                `task_column` does not exist, or both it and `task` are given.
             TypeError: X is sparse.
         """
         check_parameters(self)
@@ -142,15 +143,8 @@ class RMTGB(BaseEstimator):
         number = self._index(labels)
         order = np.argsort(number, kind="stable")
         codes.values = codes.values[:, order]
-        self._ensemble = fit(
-            codes,
-            raw_targets[:, order],
-            number[order],
-            weight[order],
-            loss,
-            start,
-            self._settings(seed),
-        )
+        problem = Problem(codes, raw_targets[:, order], number[order], weight[order], loss, start)
+        self._ensemble = fit(problem, self._settings(seed))
         self._describe()
         return self
 

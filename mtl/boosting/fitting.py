@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,41 +12,42 @@ from scipy.special import expit
 from mtl.boosting.binning import Codes
 from mtl.boosting.blocks import Ensemble, Settings, with_task
 from mtl.boosting.gates import task_sums
+from mtl.boosting.growing import grow
 from mtl.boosting.losses import Loss
-from mtl.boosting.trees import Growth, Trees, grow
+from mtl.boosting.trees import Growth, Trees
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 
-def fit(
-    codes: Codes,
-    y: Floats,
-    task: Ints,
-    weight: Floats,
-    loss: Loss,
-    start: Floats,
-    settings: Settings,
-) -> Ensemble:
-    """Fits an ensemble; with early stopping, once more on all rows for the rounds found.
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """What is fitted.
 
-    Args:
+    Attributes:
         codes: Binned features of n rows, sorted by task.
         y: Targets [K, n]; class numbers [1, n].
         task: Task numbers 0 .. T-1 [n], ascending, none left out.
         weight: Weights of the rows [n].
         loss: What is minimized.
         start: Constant that the first tree adds to, [K].
-        settings: Everything else.
     """
-    if settings.patience is None:
-        return Fitting(codes, y, task, weight, loss, start, settings).run()
-    found = Fitting(codes, y, task, weight, loss, start, settings).run()
-    if not settings.refit:
+
+    codes: Codes
+    y: Floats
+    task: Ints
+    weight: Floats
+    loss: Loss
+    start: Floats
+
+
+def fit(problem: Problem, settings: Settings) -> Ensemble:
+    """Fits an ensemble; with early stopping, once more on all rows for the rounds found."""
+    found = Fitting(problem, settings).run()
+    if settings.patience is None or not settings.refit:
         return found
     rounds = (len(found.shared), len(found.gated), len(found.own))
-    again = replace(settings, patience=None, rounds=rounds)
-    ensemble = Fitting(codes, y, task, weight, loss, start, again).run()
+    ensemble = Fitting(problem, replace(settings, patience=None, rounds=rounds)).run()
     ensemble.keep_task_rounds(found.task_rounds)
     return ensemble
 
@@ -54,27 +55,17 @@ def fit(
 class Fitting:
     """The state of a fit: the ensemble so far and its raw predictions [K, n]."""
 
-    def __init__(
-        self,
-        codes: Codes,
-        y: Floats,
-        task: Ints,
-        weight: Floats,
-        loss: Loss,
-        start: Floats,
-        settings: Settings,
-    ) -> None:
-        self.codes, self.y, self.task, self.loss, self.settings = codes, y, task, loss, settings
-        self.first = np.flatnonzero(np.diff(task, prepend=-1))
-        tasks = len(self.first)
+    def __init__(self, problem: Problem, settings: Settings) -> None:
+        self.codes, self.y, self.task = problem.codes, problem.y, problem.task
+        self.loss, self.settings = problem.loss, settings
+        self.weight = None if (problem.weight == 1).all() else problem.weight
+        self.first = np.flatnonzero(np.diff(self.task, prepend=-1))
         self.held_out = self._hold_out()
         self.rows = None if self.held_out is None else np.flatnonzero(~self.held_out)
-        self.weight = None if (weight == 1).all() else weight
-        theta = settings.gate_spread * self._random(0, 0).standard_normal(tasks)
-        if settings.rounds[1] == 0:
-            theta[:] = 0
-        self.ensemble = Ensemble(start, theta, settings.task_as_category)
-        self.raw = np.repeat(start[:, None], len(codes), axis=1)
+        spread = settings.gate_spread if settings.rounds[1] else 0.0
+        theta = spread * self._random(0, 0).standard_normal(len(self.first))
+        self.ensemble = Ensemble(problem.start, theta, settings.task_as_category)
+        self.raw = np.repeat(problem.start[:, None], len(self.codes), axis=1)
         self.difference = np.zeros_like(self.raw)
 
     def run(self) -> Ensemble:

@@ -17,7 +17,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import check_estimator
 
 from benchmarks.tabular import corrupt, make_tasks
-from mtl.boosting import RMTGBClassifier, RMTGBRegressor, trees
+from mtl.boosting import RMTGBClassifier, RMTGBRegressor, growing
 
 QUICK = {"n_gated": 8, "n_task": 5, "max_depth": 3, "random_state": 0}
 
@@ -371,7 +371,9 @@ def test_the_work_does_not_grow_with_the_number_of_tasks(monkeypatch):
     x, y = random.normal(size=(4000, 4)), random.normal(size=4000)
     calls = []
     count = np.bincount
-    monkeypatch.setattr(trees.np, "bincount", lambda *a, **k: (calls.append(1), count(*a, **k))[1])
+    monkeypatch.setattr(
+        growing.np, "bincount", lambda *a, **k: (calls.append(1), count(*a, **k))[1]
+    )
     seen = []
     for tasks in (4, 1000):
         calls.clear()

@@ -3,9 +3,10 @@ import itertools
 import numpy as np
 import pytest
 
-from mtl.boosting import trees as module
+from mtl.boosting import growing
 from mtl.boosting.binning import Binner, Codes
-from mtl.boosting.trees import Growth, grow
+from mtl.boosting.growing import grow
+from mtl.boosting.trees import Growth
 
 
 def binned(x, categorical=None, bins=255):
@@ -114,7 +115,7 @@ def test_chunks_of_features_change_nothing(monkeypatch):
     random = np.random.default_rng(4)
     x, grad = random.normal(size=(300, 5)), random.normal(size=(1, 1, 300))
     whole, _ = grow(binned(x), grad, None, Growth(2, 1, 0.0, 1.0))
-    monkeypatch.setattr(module, "_CELLS", 1)
+    monkeypatch.setattr(growing, "_CELLS", 1)
     pieces, _ = grow(binned(x), grad, None, Growth(2, 1, 0.0, 1.0))
     np.testing.assert_array_equal(whole.feature, pieces.feature)
     np.testing.assert_allclose(whole.leaves, pieces.leaves)
