@@ -15,6 +15,7 @@ import resource
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,7 +23,7 @@ import pandas as pd
 from mtl.boosting import RMTGBRegressor
 
 FEATURES, ROWS_A_TASK = 50, 200
-SETTINGS = {"n_gated": 20, "n_task": 20, "max_depth": 4}
+SETTINGS: dict[str, Any] = {"n_gated": 20, "n_task": 20, "max_depth": 4}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

