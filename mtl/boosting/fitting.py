@@ -19,6 +19,8 @@ from mtl.boosting.trees import Growth, Trees
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
+_SEPARATION = 30
+
 
 @dataclass(frozen=True, eq=False)
 class Problem:
@@ -164,10 +166,8 @@ class Fitting:
             gate = expit(theta)[self.task]
             share = np.stack([gate, 1 - gate])[:, None]
             grad, hess = self._derivatives(self.raw)
-            gated_hess = hess if hess is None else np.broadcast_to(hess, (2, *hess.shape))
-            if settings.newton:
-                gated_hess = share if hess is None else share * hess
-            trees, leaf = self._grow(2, i, self.codes, share * grad, gated_hess, settings.growth)
+            own_hess = self._gated_curvature(hess, share, i)
+            trees, leaf = self._grow(2, i, self.codes, share * grad, own_hess, settings.growth)
             theta = self._gate_step(theta, grad, hess, self.difference)
             ensemble.gated.append(trees)
             ensemble.theta_history.append(theta)
@@ -176,6 +176,16 @@ class Fitting:
             self.difference = out - non
             self.raw = base + non + expit(theta)[self.task] * self.difference
             yield
+
+    def _gated_curvature(self, hess: Floats | None, share: Floats, i: int) -> Floats | None:
+        """Curvatures [2, 1 or K, n] that the leaves of both gated functions divide by.
+
+        With the gated curvature a function learns as fast as the other however few follow it, so
+        that rare outliers would never get one of their own: first the gates must separate.
+        """
+        if self.settings.newton and i >= _SEPARATION:
+            return share if hess is None else share * hess
+        return None if hess is None else np.broadcast_to(hess, (2, *hess.shape))
 
     def _gate_step(
         self, theta: Floats, grad: Floats, hess: Floats | None, difference: Floats
