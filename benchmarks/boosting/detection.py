@@ -159,7 +159,9 @@ def summary(runs: pd.DataFrame) -> str:
 
 def _cell(values: pd.Series, digits: int = 3) -> str:
     known = values.dropna()
-    return f"{known.mean():.{digits}f} ± {known.std():.{digits}f}" if len(known) else ""
+    if len(known) < 2:
+        return f"{known.mean():.{digits}f}" if len(known) else ""
+    return f"{known.mean():.{digits}f} ± {known.std():.{digits}f}"
 
 
 def draw(runs: pd.DataFrame, path: Path) -> None:

@@ -39,7 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     table.add_argument("files", type=Path, nargs="+")
     options = parser.parse_args(arguments)
     if options.command == "table":
-        print(summary(pd.concat([pd.read_csv(file) for file in options.files])))
+        runs = pd.concat([pd.read_csv(file) for file in options.files])
+        print(summary(runs.drop_duplicates(["data", "method", "seed"], keep="last")))
         return 0
     for seed in map(int, options.seeds.split(",")):
         for name in options.data.split(","):
@@ -99,7 +100,7 @@ def compare(
 
 
 def summary(runs: pd.DataFrame) -> str:
-    """Mean and standard deviation over seeds, a row a data set; the best mean is bold."""
+    """Mean and standard deviation over seeds, a row a data set; the least mean is bold."""
     order = [name for name in [*TABLES, *SYNTHETIC] if name in set(runs["data"])]
     methods = [name for name in CONTENDERS if name in set(runs["method"])]
     lines = [
@@ -112,7 +113,12 @@ def summary(runs: pd.DataFrame) -> str:
         digits = 1 - int(np.floor(np.log10(mean.min()))) + 1
         cells = []
         for method in methods:
-            text = f"{mean[method]:.{digits}f} ± {spread[method]:.{digits}f}"
+            if method not in mean:
+                cells.append("")
+                continue
+            text = f"{mean[method]:.{digits}f}"
+            if not np.isnan(spread[method]):
+                text += f" ± {spread[method]:.{digits}f}"
             cells.append(f"**{text}**" if method == mean.idxmin() else text)
         others = mean.drop("R-MTGB").min()
         cells.append(f"{100 * (mean['R-MTGB'] / others - 1):+.1f}%")

@@ -19,7 +19,7 @@ from mtl.boosting.trees import Growth, Trees
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-_SEPARATION = 30
+_SEPARATION = 50
 
 
 @dataclass(frozen=True, eq=False)

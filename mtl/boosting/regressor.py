@@ -59,7 +59,7 @@ class RMTGBRegressor(RegressorMixin, RMTGB):
         max_bins: Bins of a numeric feature; with fewer distinct values, no split is lost.
         max_bins_task: Bins in the task block, where neighbours are merged.
         leaf: What sums of residuals are divided by: with "newton" the curvature, in the gated block
-            from iteration 30 on times the gate; with "paper" the rows.
+            from iteration 50 on times the gate; with "paper" the rows.
         init: Start at the best constant ("prior") or at 0 ("zero").
         gate_step: "newton" or, as the paper, "gradient"; see `mtl.boosting.gates.GateStep`.
         gate_learning_rate: Its rate; None for 0.5 ("newton") or `learning_rate` ("gradient").
