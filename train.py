@@ -8,8 +8,11 @@ import shlex
 import signal
 import sys
 import time
+import traceback
 import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import hydra
 import lightning
@@ -17,22 +20,30 @@ from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig
 from rich.console import Console
+from torch import nn
 
 from benchmarks.base import Benchmark
-from mtl.callbacks import AtomicCheckpointIO
+from benchmarks.corrupt import Corruption
+from mtl.balancer import Balancer
+from mtl.callbacks import AtomicCheckpointIO, BestEpoch, LastEpochs
 from mtl.config import build, build_all, check_arguments, explain, plain, register_schema
-from mtl.errors import ConfigError, MTLError
+from mtl.errors import ConfigError, MTLError, message_of
 from mtl.metrics import delta_m, delta_p
 from mtl.model import MultiTaskModel
+from mtl.models import HardSharing, gates, outliers
 from mtl.module import MTLModule
 from mtl.report import (
+    FAILURE,
+    FILE,
     Baseline,
+    PeakMemory,
     Results,
     describe_cost,
     find_baseline,
     print_table,
     protocol_of,
 )
+from mtl.rerun import continued
 from mtl.task import Task
 
 ROOT = Path(__file__).parent
@@ -48,11 +59,32 @@ warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated")
 def main(config: DictConfig) -> float | None:
     """Trains, evaluates, prints the table; returns delta_p for searches."""
     check_arguments(config)
+    folder = Path(config.output_dir)
+    results = take_up(config, folder) if config.resume else None
+    if results is not None:
+        return results.delta_p
     check_files(config)
-    lightning.seed_everything(config.seed, workers=True, verbose=False)
-    module, benchmark = assemble(config)
-    results = run(config, module, benchmark)
-    return results.delta_p
+    failure = folder / FAILURE
+    failure.unlink(missing_ok=True)
+    try:
+        lightning.seed_everything(config.seed, workers=True, verbose=False)
+        module, benchmark = assemble(config)
+        return run(config, module, benchmark).delta_p
+    except Exception:
+        failure.write_text(traceback.format_exc())  # for the report on a sweep
+        raise
+
+
+def take_up(config: DictConfig, folder: Path) -> Results | None:
+    """With `resume=true`: the results of a run that is complete; or sets its last checkpoint."""
+    if (folder / FILE).is_file():
+        print(f"{folder} is complete: nothing to do.")
+        return Results.read(folder / FILE)
+    checkpoint = folder / "checkpoints" / "last.ckpt"
+    if checkpoint.is_file():
+        print(f"Resuming from {checkpoint}")
+        config.ckpt_path = str(checkpoint)
+    return None
 
 
 def check_files(config: DictConfig) -> None:
@@ -71,20 +103,46 @@ def assemble(config: DictConfig) -> tuple[MTLModule, Benchmark]:
     """Builds data, tasks, model and balancer."""
     benchmark: Benchmark = build(config.dataset)
     benchmark.seed = config.seed
-    backbone = build(config.model.backbone)
-    head = build(config.model.head)
-    available = benchmark.tasks(lambda size: head(backbone.out_channels, size))
+    if config.corrupt_tasks is not None:
+        benchmark.corruption = spoiling(config.corrupt_tasks)
+    config.num_features = benchmark.num_features
+    backbone, head = network(config)
+    available = benchmark.tasks(head)
     tasks = choose(available, config.tasks)
+    benchmark.chosen = [task.name for task in tasks]
     config.num_tasks = len(tasks)
+    positions = [task.position for task in tasks if task.position is not None]
+    config.positions = positions if len(positions) == len(tasks) else None
+    balancer: Balancer = build(config.balancer)
+    benchmark.clusters = balancer.clusters([task.name for task in tasks])
     module = MTLModule(
         MultiTaskModel(backbone, tasks),
         tasks,
-        build(config.balancer),
+        balancer,
         optimizer=build(config.optimizer),
         scheduler=build(config.scheduler) if config.scheduler else None,
         config=plain(config),
     )
     return module, benchmark
+
+
+def spoiling(options: DictConfig) -> Corruption:
+    """How labels are spoilt."""
+    try:
+        return Corruption(**plain(options))
+    except TypeError as error:
+        raise ConfigError(
+            "`corrupt_tasks` should be a mapping with `kind`, `fraction` or `tasks`, and `seed`, "
+            f"as in corrupt_tasks={{fraction: 0.3, kind: permute}}. Got {options}."
+        ) from error
+
+
+def network(config: DictConfig) -> tuple[nn.Module, Callable[[Any], nn.Module]]:
+    """The backbone, and what makes a head for a size of the prediction."""
+    sharing: HardSharing = build(config.sharing)
+    backbone = sharing.backbone(lambda: build(config.model.backbone))
+    make_head = build(config.model.head)
+    return backbone, lambda size: sharing.head(make_head(backbone.out_channels, size))
 
 
 def choose(available: list[Task], names: list[str] | None) -> list[Task]:
@@ -107,9 +165,12 @@ def run(config: DictConfig, module: MTLModule, benchmark: Benchmark) -> Results:
         default_root_dir=folder,
     )
     if trainer.is_global_zero and config.train:
-        print(describe_cost(module.balancer, module.model, len(module.tasks)))
+        objectives = benchmark.clusters or module.tasks
+        print(describe_cost(module.balancer, module.model, len(objectives)))
+    check_selection(config, trainer, benchmark)
     for logger in trainer.loggers:
         logger.log_hyperparams(plain(config))
+    memory = PeakMemory()
     started = time.perf_counter()
     if config.train:
         try:
@@ -120,17 +181,28 @@ def run(config: DictConfig, module: MTLModule, benchmark: Benchmark) -> Results:
                 sys.exit(128 + signal.SIGTERM)  # Lightning's own code is 0, as if all were done
             raise
     seconds = time.perf_counter() - started
-    ckpt_path = None if config.train else config.ckpt_path
-    trainer.test(module, benchmark, ckpt_path=ckpt_path, verbose=False)
-    results = summarize(config, module)
+    results = summarize(config, module, benchmark, tested(config, trainer, module, benchmark))
     results.info = {
         "seconds": round(seconds, 2),
         "steps": trainer.global_step,
+        "peak_memory": memory.read(on_gpu=trainer.strategy.root_device.type == "cuda"),
+        "resumed": config.ckpt_path is not None,
         "skipped_steps": int(module.balancer.skipped_steps),
+        **describe_gates(module.model),
+        **({"true_outliers": list(benchmark.outliers)} if benchmark.outliers else {}),
     }
     if trainer.is_global_zero:
         finish(config, results, folder)
     return results
+
+
+def describe_gates(model: MultiTaskModel) -> dict[str, Any]:
+    """Of a model with gates: where they are, and which tasks they set apart."""
+    found = gates(model.heads)
+    if not found:
+        return {}
+    shares = {name: [round(p, 4) for p in values.tolist()] for name, values in found.items()}
+    return {"gates": shares, "outliers": list(outliers(found))}
 
 
 def tell_how_to_resume(folder: Path) -> None:
@@ -143,7 +215,52 @@ def tell_how_to_resume(folder: Path) -> None:
         print(f"\nThe last checkpoint is kept. Resume with: {command}", file=sys.stderr)
 
 
-def summarize(config: DictConfig, module: MTLModule) -> Results:
+def tested(
+    config: DictConfig, trainer: lightning.Trainer, module: MTLModule, benchmark: Benchmark
+) -> dict[str, dict[str, float]]:
+    """Test values of the last epoch, of the best one, or the mean of the last ones."""
+    ckpt_path = None if config.train else config.ckpt_path
+    kept = selector(trainer)
+    if config.train and isinstance(kept, BestEpoch):
+        ckpt_path = kept.path
+    trainer.test(module, benchmark, ckpt_path=ckpt_path, verbose=False)
+    if config.train and isinstance(kept, LastEpochs):
+        return kept.mean()
+    return module.results["test"]
+
+
+def selector(trainer: lightning.Trainer) -> BestEpoch | LastEpochs | None:
+    """The callback that decides what is tested; `None`: the last epoch is."""
+    kinds = BestEpoch | LastEpochs
+    return next((c for c in trainer.callbacks if isinstance(c, kinds)), None)  # type: ignore[attr-defined]
+
+
+def check_selection(config: DictConfig, trainer: lightning.Trainer, benchmark: Benchmark) -> None:
+    """Finds out before the training that its validations will not say what to test."""
+    kept = selector(trainer)
+    kind = {"best": BestEpoch, "mean": LastEpochs, "last": None}.get(config.selection)
+    if (None if kept is None else type(kept)) is not kind:
+        raise ConfigError(
+            f"selection={config.selection} does not go with the callbacks, which have "
+            f"{type(kept).__name__}. Choose the group selection=last, best or mean."
+        )
+    if kept is not None and config.train and not trainer.limit_val_batches:
+        raise ConfigError(
+            f"selection={config.selection} needs validations. Got limit_val_batches=0."
+        )
+    if isinstance(kept, LastEpochs) and not benchmark.val_is_test:
+        raise ConfigError(
+            "selection=mean reports the last validations as test results: expected data whose "
+            f"validation split is the test split. Got {type(benchmark).__name__} with its own."
+        )
+
+
+def summarize(
+    config: DictConfig,
+    module: MTLModule,
+    benchmark: Benchmark,
+    metrics: dict[str, dict[str, float]],
+) -> Results:
     """Test values with their directions and what they can be compared with."""
     choices = HydraConfig.get().runtime.choices
     directions = {
@@ -154,8 +271,9 @@ def summarize(config: DictConfig, module: MTLModule) -> Results:
         dataset=str(choices["dataset"]),
         balancer=str(choices["balancer"]),
         seed=config.seed,
-        protocol=protocol_of(plain(config)),
-        metrics=module.results["test"],
+        protocol=protocol_of(plain(config), benchmark.free),
+        metrics=metrics,
+        shared=bool(module.model.shared_parameters()),
         higher_is_better=directions,
     )
 
@@ -210,11 +328,14 @@ def spell_null(argument: str) -> str:
 def command_line() -> int:
     """Runs `main`; errors that the user can mend are printed without a traceback, exit code 2."""
     sys.argv[1:] = map(spell_null, sys.argv[1:])
+    earlier = continued(sys.argv[1:], runs=Path("outputs"), sweeps=Path("multirun"))
+    if earlier is not None:
+        sys.argv += [f"hydra.{kind}.dir='{earlier.absolute()}'" for kind in ("run", "sweep")]
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # or Hydra hides what `explain` needs
     try:
         main()
     except MTLError as error:
-        print(f"\n{type(error).__name__}: {error}", file=sys.stderr)
+        print(f"\n{type(error).__name__}: {message_of(error)}", file=sys.stderr)
         return 2
     except Exception as error:
         message = explain(error, CONFIGS)

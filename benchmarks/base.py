@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar
 
 import lightning
 import numpy as np
@@ -13,6 +13,8 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
+from benchmarks.corrupt import CorruptedData, Corruption
+from mtl.errors import ConfigError
 from mtl.task import Task
 
 Arrays = Mapping[str, np.ndarray]
@@ -26,18 +28,45 @@ class Benchmark(lightning.LightningDataModule, ABC):
     Args:
         batch_size: Samples a training step (in each process).
         seed: Decides the order of the samples; set to the run's seed.
+        num_workers: Processes that read samples beside the training; 0: the training itself does.
+        drop_last: Leave out the last batch of an epoch where it is smaller than the others.
 
     A subclass loads its data in `setup` into `train_data`, `val_data`, `test_data`.
+
+    Attributes:
+        chosen: Names of the tasks that are trained; `None`: all.
+        corruption: How training labels are spoilt on purpose; `None`: not at all.
+        num_features: Size of a flat sample, where the model must be told.
+        outliers: Names of the tasks that are known not to belong to the others.
+        free: Arguments that do not change what is measured: they are no part of the protocol.
+        shuffles: Whether the loader puts the training samples in a random order. `False` where
+            `train_data` does so itself.
+        val_is_test: Whether the validation data are the test data.
+        clusters: Names of the tasks that are trained, in groups that the balancer wants equally
+            many samples of, where every task has samples of its own. `None`: all, each its own.
     """
+
+    clusters: list[list[str]] | None = None
 
     train_data: Dataset
     val_data: Dataset
     test_data: Dataset
+    num_features: int | None = None
+    outliers: tuple[str, ...] = ()
+    free: ClassVar[tuple[str, ...]] = ("cache_dir", "num_workers")
+    shuffles: ClassVar[bool] = True
+    val_is_test = False
 
-    def __init__(self, *, batch_size: int, seed: int = 0) -> None:
+    def __init__(
+        self, *, batch_size: int, seed: int = 0, num_workers: int = 0, drop_last: bool = False
+    ) -> None:
         super().__init__()
         self.batch_size = batch_size
         self.seed = seed
+        self.num_workers = num_workers
+        self.drop_last = drop_last
+        self.chosen: Sequence[str] | None = None
+        self.corruption: Corruption | None = None
 
     @abstractmethod
     def tasks(self, head: Head) -> list[Task]:
@@ -57,22 +86,21 @@ class Benchmark(lightning.LightningDataModule, ABC):
 
         In order where the Trainer overfits: the same batches in every epoch.
         """
-        if self.trainer is not None and self.trainer.overfit_batches:  # type: ignore[attr-defined]
-            return DataLoader(
-                self.train_data,
-                batch_size=self.batch_size,
-                collate_fn=_as_it_is,
-                generator=torch.Generator().manual_seed(self.seed),
+        train_data = self._spoilt(self.train_data)
+        size, samples = self.batch_size, len(train_data)  # type: ignore[arg-type]
+        least = size * self._ranks["num_replicas"] if self.drop_last else 1
+        if samples < least:
+            raise ConfigError(
+                f"`dataset.batch_size`: expected at most the {samples} training samples there are "
+                f"(drop_last leaves out smaller batches), got {least}; lower it, or raise limit."
             )
-        sampler = ResumableSampler(self.train_data, self.batch_size, seed=self.seed, **self._ranks)
-        return ResumableLoader(
-            self.train_data,
-            batch_size=self.batch_size,
-            sampler=sampler,
-            collate_fn=_as_it_is,
-            # A loader without its own generator would draw from the global one at every epoch.
-            generator=torch.Generator().manual_seed(self.seed),
+        options = {**self._options, "batch_size": size, "drop_last": self.drop_last}
+        if self.trainer is not None and self.trainer.overfit_batches:  # type: ignore[attr-defined]
+            return DataLoader(train_data, **options)
+        sampler = ResumableSampler(
+            train_data, size, seed=self.seed, shuffle=self.shuffles, **self._ranks
         )
+        return ResumableLoader(train_data, sampler=sampler, **options)
 
     def val_dataloader(self) -> DataLoader:
         """In order, each sample once."""
@@ -87,9 +115,26 @@ class Benchmark(lightning.LightningDataModule, ABC):
             data,
             batch_size=4 * self.batch_size,
             sampler=_Share(data, shuffle=False, **self._ranks),  # type: ignore[arg-type]
-            collate_fn=_as_it_is,
-            generator=torch.Generator().manual_seed(self.seed),
+            **self._options,
         )
+
+    def _spoilt(self, data: Dataset) -> Dataset:
+        """The training data, with labels spoilt if that is asked for."""
+        if self.corruption is None:
+            return data
+        names = [name for name in data[0][1] if self.chosen is None or name in self.chosen]
+        self.outliers = self.corruption.choose(names)
+        kind, seed = self.corruption.kind, self.corruption.seed
+        return CorruptedData(data, self.outliers, kind=kind, seed=seed)
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        return {
+            "collate_fn": _as_it_is,
+            "num_workers": self.num_workers,
+            # A loader without its own generator would draw from the global one at every epoch.
+            "generator": torch.Generator().manual_seed(self.seed),
+        }
 
     @property
     def _ranks(self) -> dict[str, int]:
@@ -122,6 +167,16 @@ class ArrayData(Dataset):
         return self._decode({name: array[indices] for name, array in self.arrays.items()})
 
 
+class EpochData(Dataset):
+    """Training samples that depend on the epoch: by random augmentation, or by their own order.
+
+    Whatever is random in them is a function of (seed, `epoch`, index), so that it is the same in
+    any number of workers and after a resume. The loader sets `epoch` before it starts one.
+    """
+
+    epoch = 0
+
+
 class ResumableSampler(DistributedSampler):
     """Shuffles as a function of (seed, epoch), and can start in the middle of an epoch.
 
@@ -131,13 +186,21 @@ class ResumableSampler(DistributedSampler):
         num_replicas: Number of processes; each gets its part of every epoch.
         rank: Which of them this is.
         seed: Of the shuffle.
+        shuffle: `False` keeps the order.
     """
 
     def __init__(
-        self, data: Dataset, batch_size: int, *, num_replicas: int, rank: int, seed: int
+        self,
+        data: Dataset,
+        batch_size: int,
+        *,
+        num_replicas: int,
+        rank: int,
+        seed: int,
+        shuffle: bool = True,
     ) -> None:
         super().__init__(
-            data, num_replicas=num_replicas, rank=rank, shuffle=True, seed=seed, drop_last=True
+            data, num_replicas=num_replicas, rank=rank, shuffle=shuffle, seed=seed, drop_last=True
         )
         self.skip = 0
         self._batch_size = batch_size
@@ -156,6 +219,8 @@ class ResumableLoader(DataLoader):
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         self._delivered = self.sampler.skip
+        if isinstance(self.dataset, EpochData):
+            self.dataset.epoch = self.sampler.epoch
         for batch in super().__iter__():
             self._delivered += 1
             yield batch

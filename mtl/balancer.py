@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -125,6 +125,8 @@ class Balancer(nn.Module):
         self.max_nonfinite = max_nonfinite
         self._nonfinite_in_a_row = 0
         self.register_buffer("skipped_steps", torch.zeros((), dtype=torch.int64))
+        if self.sharpness is not None:
+            self.sharpness.wrap(self)
 
     @property
     def needs(self) -> Needs:
@@ -133,6 +135,46 @@ class Balancer(nn.Module):
         for part in self._parts():
             needs |= part.needs
         return needs
+
+    def clusters(self, tasks: Sequence[str]) -> list[list[str]]:
+        """The tasks behind each objective: one group a task, or fewer where a transform merges.
+
+        Args:
+            tasks: Their names, in order.
+        """
+        groups = [[name] for name in tasks]
+        for transform in self._transforms:
+            groups = transform.merge(groups)
+        return groups
+
+    def together(self, tasks: Sequence[str]) -> list[list[str]]:
+        """Groups of tasks whose gradients this balancer does not tell apart.
+
+        Where every task has its own inputs, those of a group can go through the backbone at
+        once. A backward pass of one objective then costs no more than its own samples.
+
+        Args:
+            tasks: Their names, in order.
+        """
+        apart = self.needs & (Needs.GRAMIAN | Needs.JACOBIAN) and self.level == "parameters"
+        return self.clusters(tasks) if apart else [list(tasks)]
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """What the parts learn, as groups for an optimizer, without weight decay.
+
+        One group for each learning rate that parts ask for; those that ask for none come first.
+        """
+        rates: dict[Tensor, float] = {}
+        for part in self._parts():
+            if part.learning_rate is not None:
+                rates |= dict.fromkeys(part.parameters(), part.learning_rate)
+        groups: dict[float | None, dict[str, Any]] = {}
+        for parameter in self.parameters():
+            if parameter.requires_grad:
+                rate = rates.get(parameter)
+                own = {"params": [], "weight_decay": 0.0} | ({} if rate is None else {"lr": rate})
+                groups.setdefault(rate, own)["params"].append(parameter)
+        return sorted(groups.values(), key=lambda group: "lr" in group)
 
     def backward(self, step: Step) -> Report:
         """Adds the balanced gradients of a step to `.grad`.
@@ -163,6 +205,40 @@ class Balancer(nn.Module):
             scalars=combined.scalars,
         )
 
+    # --------------------------------------------------------- what a sharpness builds on
+
+    def gradients(self, step: Step) -> Combined:
+        """Everything below the sharpness slot; the step's graph is used up."""
+        try:
+            combined = self.combined(self.objectives(step))
+        finally:
+            step.release()
+        combined.scalars.update(step.scalars)
+        return combined
+
+    def objectives(self, step: Step) -> Objectives:
+        """The step's losses after the transforms, and the regularizers."""
+        return Objectives(
+            step,
+            self._transforms,
+            learned=[p for p in self.parameters() if p.requires_grad],
+            extra={name: part(step) for name, part in self.regularizers.items()},
+            level=self.level,
+            head_grad=self.head_grad,
+            whole=Needs.JACOBIAN in self.needs,
+        )
+
+    def combined(self, objectives: Objectives) -> Combined:
+        """What the combiner makes of objectives, as `objectives` gives them or moved elsewhere."""
+        if objectives.single:
+            combined = objectives.minimize(objectives.values.sum())
+        else:
+            combined = self.combine.combine(objectives)
+        combined.scalars.update(objectives.scalars)
+        return combined
+
+    # ------------------------------------------------------------------------------------------
+
     def on_epoch_start(self, epoch: int) -> None:
         """Tells all parts that an epoch begins; in a hand-written loop, call it yourself.
 
@@ -186,31 +262,9 @@ class Balancer(nn.Module):
         if not step.present:
             return Combined([])
         self._announce(step)
-        if self.sharpness is None:
-            return self._gradients(step)
-        return self.sharpness(step, self._gradients)
-
-    def _gradients(self, step: Step) -> Combined:
-        """Everything below the sharpness slot."""
-        extra = {name: part(step) for name, part in self.regularizers.items()}
-        objectives = Objectives(
-            step,
-            self._transforms,
-            learned=[p for p in self.parameters() if p.requires_grad],
-            extra=list(extra.values()),
-            level=self.level,
-            head_grad=self.head_grad,
-            whole=Needs.JACOBIAN in self.needs,
-        )
-        try:
-            if len(step.tasks) == 1 and len(objectives.values) == 1:
-                combined = objectives.minimize(objectives.values.sum())
-            else:
-                combined = self.combine.combine(objectives)
-        finally:
-            step.release()
-        for name, value in extra.items():
-            combined.scalars[f"regularizer/{name}"] = value.detach()
+        sharpness = self.sharpness
+        combined = self.gradients(step) if sharpness is None else sharpness(step, self)
+        combined.scalars.update(step.scalars)
         return combined
 
     def _announce(self, step: Step) -> None:
@@ -221,10 +275,13 @@ class Balancer(nn.Module):
             index = torch.tensor(positions, device=step.values.device)
         for part in self._parts():
             part.present = index
-        if not all(transform.elementwise for transform in self._transforms):
-            for module in self.combine.modules():  # it sees other objectives than the tasks
-                if isinstance(module, Part):
-                    module.present = slice(None)
+        for transform in self._transforms:
+            transform.present = index
+            index = transform.outputs()
+        combiners = [part for part in self._parts() if isinstance(part, Combiner)]
+        for module in (m for combiner in combiners for m in combiner.modules()):
+            if isinstance(module, Part):  # it sees objectives, which may not be the tasks
+                module.present = index
 
     def _skip(self, step: Step, error: NonFiniteError) -> Report:
         self._nonfinite_in_a_row += 1

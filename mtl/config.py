@@ -18,7 +18,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 from torch import nn
 
-from mtl.errors import ConfigError
+from mtl.errors import ConfigError, MTLError
 
 
 @dataclass
@@ -27,16 +27,23 @@ class TrainConfig:
 
     dataset: Any = MISSING
     model: Any = MISSING
+    sharing: Any = MISSING
     balancer: Any = MISSING
     optimizer: Any = MISSING
     scheduler: Any = None
     trainer: Any = MISSING
     logger: Any = None
     callbacks: Any = None
+    selection: str = "last"
     tasks: list[str] | None = None
+    corrupt_tasks: Any = None
     num_tasks: int | None = None  # filled in from the data set, for ${num_tasks}
+    num_features: int | None = None  # likewise, where the data set says it
+    positions: list[float] | None = None  # the same, where tasks are ordered
+    num_objectives: Any = "${num_tasks}"  # what a combiner sees; transforms may change it
     seed: int = 0
     ckpt_path: str | None = None
+    resume: bool = False
     train: bool = True
     baseline: str | None = "auto"
     output_dir: str = MISSING
@@ -119,6 +126,10 @@ def explain(error: Exception, config_dir: Path) -> str | None:
     causes: list[BaseException] = [error]
     while (earlier := causes[-1].__cause__ or causes[-1].__context__) is not None:
         causes.append(earlier)
+    own = next((c for c in causes if isinstance(c, MTLError)), None)
+    if own is not None:  # raised by a constructor
+        where = lines[0].rpartition("full_key: ")[2]
+        return f"{type(own).__name__}: {own}\n(in `{where}`)"
     cause = causes[-1]
     node: Any = getattr(cause, "parent_node", None)
     wrong = str(getattr(cause, "key", ""))

@@ -6,19 +6,22 @@ passes), `n` columns (shared parameters, or elements of the representation).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from mtl.distributed import all_reduce_list, world_size
+from mtl.distributed import Held, all_reduce_list, world_size
 from mtl.errors import NonFiniteError, UnsupportedError
 from mtl.rows import Gradients, Rows
 
 if TYPE_CHECKING:
+    from mtl.sharpness.rows import GivenRows
     from mtl.step import Level, Step
     from mtl.transforms import Transform
 
@@ -40,7 +43,7 @@ class Objectives:
         step: The losses and what they can be differentiated by.
         transforms: Differentiable maps of the losses, in order.
         learned: Parameters of the balancer itself (in transforms and combiner).
-        extra: Regularizers, added after the combination with weight one.
+        extra: Regularizers by name, added after the combination with weight one.
         level: Where gradients are compared.
         head_grad: `own`: each head follows its own objective; `weighted`: with the weight that
             the objective has in the shared gradient.
@@ -49,6 +52,7 @@ class Objectives:
 
     Attributes:
         values: The objectives, `[k]`, with a graph to the losses and to `learned`.
+        scalars: Values of the regularizers, to log.
 
     Raises:
         NonFiniteError: A transform made an objective NaN or infinite.
@@ -60,7 +64,7 @@ class Objectives:
         transforms: Sequence[Transform] = (),
         *,
         learned: Sequence[Tensor] = (),
-        extra: Sequence[Tensor] = (),
+        extra: Mapping[str, Tensor] | None = None,
         level: Level = "parameters",
         head_grad: str = "own",
         whole: bool = True,
@@ -70,8 +74,10 @@ class Objectives:
         self._level: Level = level
         self._transforms = list(transforms)
         self._learned = list(learned)
-        self._extra = list(extra)
+        self._extra = list((extra or {}).values())
+        self._given: GivenRows | None = None
         self._head_grad = head_grad
+        self.scalars = {f"regularizer/{k}": v.detach() for k, v in (extra or {}).items()}
         self._losses = step.values.clone().requires_grad_()
         values = self._losses
         for transform in self._transforms:
@@ -88,28 +94,73 @@ class Objectives:
                 names = tuple(n for n, ok in zip(names, finite, strict=True) if not ok)
             raise NonFiniteError(*names)
 
+    # ------------------------------------------------------- the same objectives, elsewhere
+
+    def take_extra(self) -> Gradients:
+        """Gradients of the regularizers, which are then left out of what is combined."""
+        if not self._extra:
+            return []
+        pairs = self._learned_in_extra()
+        gradients = self._step.gradient(None, self._extra, retain_graph=True)
+        self._extra = []
+        return pairs + _pairs(self._step.parameters, gradients)
+
+    def at(self, step: Step) -> Objectives:
+        """These objectives with gradients of another step; values and slopes stay."""
+        moved = self._copy()
+        moved._step = step
+        return moved
+
+    def over(self, rows: GivenRows, *, learned: bool = True) -> Objectives:
+        """These objectives with given gradients of the losses; values and slopes stay.
+
+        Args:
+            rows: Takes the place of backward passes.
+            learned: Whether the balancer's own parameters get their gradient as well.
+        """
+        moved = self._copy()
+        moved._given = rows
+        moved._learned = self._learned if learned else []
+        return moved
+
+    def _copy(self) -> Objectives:
+        moved = copy.copy(self)
+        for name in ("gramian", "jacobian", "columns", "_rows"):
+            moved.__dict__.pop(name, None)
+        return moved
+
     # ------------------------------------------------- the ways to make gradients of them
 
     def minimize(self, scalar: Tensor) -> Combined:
         """Gradients of a scalar function of `values`, by one backward pass in all."""
+        slopes = self.slopes(scalar)
+        weights = slopes.weights
+        assert weights is not None
+        if self._given is None:
+            gradients = self._pass(weights)
+        else:
+            gradients = self._given.combine(weights, weights)
+        return Combined(gradients + slopes.gradients, weights=weights)
+
+    def slopes(self, scalar: Tensor) -> Combined:
+        """What `minimize` gives but for the model's gradients: weights, and learned parameters."""
         weights, *learned = torch.autograd.grad(
-            scalar, [self._losses, *self._learned], allow_unused=True, materialize_grads=True
+            scalar,
+            [self._losses, *self._learned],
+            retain_graph=True,
+            allow_unused=True,
+            materialize_grads=True,
         )
-        own = self._learned_in_extra() + self._scaled(learned)
-        gradients = self._step.gradient(weights, self._extra)
-        return Combined(_pairs(self._step.parameters, gradients) + own, weights=weights)
+        return Combined(self._learned_in_extra() + self._scaled(learned), weights=weights)
 
     def weigh(self, weights: Tensor) -> Combined:
         """Gradients of `weights @ values`, from the rows behind `gramian`."""
         weights = weights.detach().to(self._losses)
         on_losses = weights if self._derivative is None else weights @ self._derivative
         on_rows = weights if self._by_objective else on_losses
-        rows = self._rows
-        gradients = (
-            rows.weighted(on_rows)
-            + rows.specific(self._head_factors(on_rows))
-            + self._rest(weights)
-        )
+        rows, joined = self._rows, self._joined
+        gradients = rows.combine(on_rows, self._head_factors(on_rows), joined)
+        gradients += self._rest(weights, joined=bool(joined))
         return Combined(gradients, weights=on_losses, gramian=self.gramian)
 
     def repeat(self, weights: Tensor) -> Combined:
@@ -117,6 +168,8 @@ class Objectives:
 
         One backward pass, and where heads follow their own objective one more through the heads.
         """
+        if self._given is not None:
+            return self.weigh(weights)
         if self._head_grad == "weighted":
             return self.minimize(weights.detach().to(self.values) @ self.values)
         weights = weights.detach().to(self._losses)
@@ -124,6 +177,9 @@ class Objectives:
         if self._derivative is not None:
             on_losses, on_heads = weights @ self._derivative, self._derivative.sum(0)
         step, shared = self._step, self._step.shared
+        if step.sharded:
+            self._repeat_sharded(on_losses, on_heads)
+            return Combined(self._rest(weights), weights=on_losses)
         own = [p for name in step.tasks for p in step.specific[name]]
         heads = step.differentiate(step.cotangents(on_heads), own, retain_graph=True)
         rest = step.differentiate(
@@ -132,13 +188,23 @@ class Objectives:
         pairs = _pairs([*shared, *own], all_reduce_list([*rest, *heads], [*shared, *own]))
         return Combined(pairs + self._rest(weights), weights=on_losses)
 
+    def _repeat_sharded(self, on_losses: Tensor, on_heads: Tensor) -> None:
+        step = self._step
+        columns = chain.from_iterable((step.representation or {}).values())
+        tensors = list({id(column): column for column in columns}.values())
+        there = step.differentiate(step.cotangents(on_losses), tensors, retain_graph=True)
+        step.backward(on_heads, replaced=_pairs(tensors, there), retain_graph=bool(self._extra))
+
     def follow(self, direction: Tensor) -> Combined:
         """Gradients with `direction`, `[n]`, in the columns of `jacobian`."""
         rows = self._rows
-        shared = rows.along(direction.detach().to(rows.jacobian) * self._step.scale)
+        shared = rows.along(
+            direction.detach().to(rows.jacobian) * self._step.scale, extra=self._joined
+        )
         ones = torch.ones_like(self.values).detach()
         heads = rows.specific(self._head_factors(None))
-        return Combined(shared + heads + self._rest(ones), gramian=self.gramian)
+        rest = self._rest(ones, joined=bool(self._joined))
+        return Combined(shared + heads + rest, gramian=self.gramian)
 
     # --------------------------------------------------------------------- what they are made of
 
@@ -154,18 +220,34 @@ class Objectives:
     @cached_property
     def jacobian(self) -> Tensor:
         """Gradients of the objectives, `[k, n]`."""
+        return self.gather(self.columns)
+
+    @property
+    def held(self) -> Held | None:
+        """Which columns of `jacobian` this process holds; `None`: all."""
+        return self._rows.held
+
+    def gather(self, part: Tensor) -> Tensor:
+        """All columns, `[..., n]`, of something that every process has for those it holds."""
+        return self._rows.gather(part)
+
+    @cached_property
+    def columns(self) -> Tensor:
+        """The columns of `jacobian` that this process holds."""
         if self._level == "representation" and world_size() > 1:
             raise UnsupportedError(
                 "An aggregator of the Jacobian at the representation does not run on several "
                 'processes. Use level="parameters".'
             )
-        rows = self._rows.jacobian / self._step.scale
+        rows = self._rows.unscaled
         if self._derivative is None or self._by_objective:
             return rows
         return self._derivative.to(rows) @ rows
 
     @cached_property
-    def _rows(self) -> Rows:
+    def _rows(self) -> Rows | GivenRows:
+        if self._given is not None:
+            return self._given
         retain, whole = bool(self._extra), self._whole
         if self._by_objective:
             basis = self._derivative
@@ -187,9 +269,15 @@ class Objectives:
         return torch.stack(rows)
 
     @property
+    def single(self) -> bool:
+        """Whether there is nothing to combine: one task, and one objective."""
+        return len(self._step.tasks) == 1 and len(self.values) == 1
+
+    @property
     def _by_objective(self) -> bool:
         """One pass an objective is cheaper than one a task when there are fewer objectives."""
-        return self._level == "parameters" and len(self.values) < len(self._losses)
+        fewer = len(self.values) < len(self._losses)
+        return fewer and self._level == "parameters" and self._given is None
 
     def _head_factors(self, on_rows: Tensor | None) -> Tensor | None:
         if self._head_grad == "weighted" and on_rows is not None:
@@ -198,8 +286,8 @@ class Objectives:
             return None
         return self._derivative.sum(0)
 
-    def _rest(self, weights: Tensor) -> Gradients:
-        """Gradients of regularizers and of the balancer's own parameters."""
+    def _rest(self, weights: Tensor, *, joined: bool = False) -> Gradients:
+        """Gradients of regularizers, unless `joined` already, and of the balancer's parameters."""
         pairs: Gradients = []
         if self._learned and self.values.requires_grad:
             learned = torch.autograd.grad(
@@ -211,8 +299,23 @@ class Objectives:
             pairs += self._scaled(learned)
         if self._extra:
             pairs += self._learned_in_extra()
-            pairs += _pairs(self._step.parameters, self._step.gradient(None, self._extra))
+        if self._extra and not joined:
+            pairs += self._pass(None)
         return pairs
+
+    @property
+    def _joined(self) -> list[Tensor]:
+        """Regularizers that share the pass from the representation to the shared parameters."""
+        apart = self._level == "parameters" or self._step.sharded or self._given is not None
+        return [] if apart else self._extra
+
+    def _pass(self, weights: Tensor | None) -> Gradients:
+        """One backward pass of losses and regularizers; of sharded parameters it fills `.grad`."""
+        if self._step.sharded:
+            self._step.backward(weights, self._extra)
+            return []
+        gradients = self._step.gradient(weights, self._extra)
+        return _pairs(self._step.parameters, gradients)
 
     def _learned_in_extra(self) -> Gradients:
         """Gradients of parameters that regularizers learn."""

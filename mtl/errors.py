@@ -36,3 +36,16 @@ class NonFiniteError(MTLError, ArithmeticError):
 
 class UnsupportedError(MTLError, NotImplementedError):
     """A method needs something that this step, model or data set cannot give."""
+
+
+def message_of(error: MTLError) -> str:
+    """What to print: of an error in a loader's worker, the message without the worker's traceback.
+
+    Args:
+        error: In the main process it may be one that torch has put together from the worker's text.
+    """
+    kind = type(error)
+    text = str(error)
+    if not text.startswith(f"Caught {kind.__name__} in DataLoader worker"):
+        return text
+    return text.rpartition(f"{kind.__module__}.{kind.__qualname__}: ")[2].strip()

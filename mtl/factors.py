@@ -135,7 +135,7 @@ class Factor:
         products = torch.matmul(inputs @ inputs.T, gradients)
         result = inner_products(gradients.flatten(1), products.flatten(1))
         if self._layer.bias is not None:
-            sums = gradients.sum(1)
+            sums = gradients.new_ones(gradients.shape[1]) @ gradients
             result = result + inner_products(sums, sums)
         return (result + result.T) / 2
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
 from mtl.errors import TaskError
 from mtl.task import Task, check_tasks
@@ -52,8 +53,10 @@ class MultiTaskModel(nn.Module):
         heads: Task name -> head, or the tasks themselves.
 
     Multi-input data: where `inputs` is a mapping keyed by task names, every task has its own
-    inputs, and the backbone runs once a task. Other architectures are modules that answer the same
-    two questions: `forward` gives `Outputs`, and `parameter_groups` says who owns what.
+    inputs, and the backbone runs once a task; or once for several tasks, if it says by an attribute
+    `independent_samples = True` that no sample's output depends on another (no BatchNorm). Other
+    architectures are modules that answer the same two questions: `forward` gives `Outputs`, and
+    `parameter_groups` says who owns what.
 
     Raises:
         TaskError: No head, or two tasks of the same name.
@@ -70,13 +73,36 @@ class MultiTaskModel(nn.Module):
         self.backbone = backbone
         self.heads = nn.ModuleDict(dict(heads))
 
-    def forward(self, inputs: Any) -> Outputs:
-        """Predictions of all tasks (of those in `inputs` if every task has its own)."""
+    @property
+    def joins(self) -> bool:
+        """Whether tasks with inputs of their own can go through the backbone at once."""
+        return bool(getattr(self.backbone, "independent_samples", False))
+
+    def forward(
+        self,
+        inputs: Any,
+        together: Sequence[Sequence[str]] = (),
+        only: Collection[str] | None = None,
+    ) -> Outputs:
+        """Predictions of all tasks (of those in `inputs` if every task has its own).
+
+        Args:
+            inputs: What the backbone takes, or task name -> that.
+            together: Groups of tasks that go through the backbone at once, if it has
+                `independent_samples`; others go alone.
+            only: Names of tasks whose predictions are needed; the others are left out.
+        """
+        chosen = [name for name in self.heads if only is None or name in only]
         if isinstance(inputs, Mapping) and inputs and set(inputs) <= set(self.heads.keys()):
-            features = {name: self.backbone(value) for name, value in inputs.items()}
+            own = {name: value for name, value in inputs.items() if name in chosen}
+            features: dict[str, Any] = {}
+            for group in together if self.joins else ():
+                features |= _joined(self.backbone, {n: own[n] for n in group if n in own})
+            alone = own.keys() - features.keys()
+            features |= {name: self.backbone(own[name]) for name in own if name in alone}
         else:
             shared = self.backbone(inputs)
-            features = dict.fromkeys(self.heads.keys(), shared)
+            features = dict.fromkeys(chosen, shared)
         return Outputs(
             predictions={name: self.heads[name](value) for name, value in features.items()},
             representation={
@@ -115,3 +141,34 @@ class MultiTaskModel(nn.Module):
     def task_parameters(self, name: str) -> list[nn.Parameter]:
         """Trainable parameters that belong to the head of `name` alone."""
         return self.parameter_groups().specific[name]
+
+
+def optimizer_groups(model: nn.Module) -> Iterator[dict[str, Any]]:
+    """The trainable parameters in groups for an optimizer.
+
+    Args:
+        model: A module in it may have `optimizer_options`, a dict such as `{"lr": 0.05}`, for its
+            own parameters; those of equal options share a group. All others are in the first one.
+    """
+    options: dict[int, Any] = {
+        id(p): module.optimizer_options
+        for module in model.modules()
+        if hasattr(module, "optimizer_options")
+        for p in module.parameters(recurse=False)
+    }
+    groups: dict[str, dict[str, Any]] = {repr({}): {"params": []}}
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            own = options.get(id(parameter), {})
+            groups.setdefault(repr(own), {"params": [], **own})["params"].append(parameter)
+    return (group for group in groups.values() if group["params"])
+
+
+def _joined(backbone: nn.Module, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Features of several tasks by one evaluation of the backbone."""
+    if not inputs:
+        return {}
+    sizes = [len(tree_leaves(value)[0]) for value in inputs.values()]
+    leaves, spec = tree_flatten(backbone(tree_map(lambda *t: torch.cat(t), *inputs.values())))
+    parts = zip(*(leaf.split(sizes) for leaf in leaves), strict=True)
+    return {name: tree_unflatten(list(own), spec) for name, own in zip(inputs, parts, strict=True)}

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from statistics import fmean
 from typing import Any, cast
 
 import lightning
 import torch
-from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
+from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -18,9 +20,10 @@ from torchmetrics import Metric, MetricCollection
 
 from mtl.balancer import Balancer, Report
 from mtl.errors import ConfigError, UnsupportedError
-from mtl.model import MultiTaskModel
+from mtl.model import MultiTaskModel, optimizer_groups
 from mtl.parts import Needs, Stochastic
 from mtl.resume import check_resumable
+from mtl.sharding import check_sharded, clip, gather, is_sharded, scatter, shard
 from mtl.step import Step
 from mtl.task import Task, check_tasks
 
@@ -37,8 +40,9 @@ class MTLModule(lightning.LightningModule):
         model: A `MultiTaskModel`, or a module that answers the same questions.
         tasks: The tasks, in the order of rows.
         balancer: Default: equal weighting.
-        optimizer: From parameter groups to an optimizer. Default: Adam at 1e-3. Parameters that
-            the balancer learns form the second group, without weight decay.
+        optimizer: From parameter groups to an optimizer. Default: Adam at 1e-3. Modules with
+            `optimizer_options` have groups of their own (see `mtl.model.optimizer_groups`);
+            parameters that the balancer learns form the last group, without weight decay.
         scheduler: From the optimizer to a learning-rate scheduler, stepped once an epoch.
         config: A plain dict that is saved in every checkpoint, to tell how the run was made.
 
@@ -47,7 +51,8 @@ class MTLModule(lightning.LightningModule):
 
     Logged: every `log_every_n_steps` `train/loss/<task>`, `balancer/weight/<task>` and
     `balancer/skipped_steps`; after an evaluation `<stage>/loss/<task>` and
-    `<stage>/<metric>/<task>`, where the stage is `val` or `test`.
+    `<stage>/<metric>/<task>`, where the stage is `val` or `test`, and `<stage>/<metric>/mean` of a
+    metric that all tasks have.
 
     Raises:
         TaskError: Duplicate task names, or none.
@@ -95,8 +100,10 @@ class MTLModule(lightning.LightningModule):
             self.tasks,
             batch,
             needs=self.balancer.needs,
+            together=self.balancer.together(self._names),
             context=self.trainer.precision_plugin.train_step_context,
         )
+        self.step.observed = self._due
         self._surrogate = self.step.values.detach().sum().requires_grad_()
         return self._surrogate
 
@@ -106,6 +113,7 @@ class MTLModule(lightning.LightningModule):
         assert self._surrogate is not None
         (scale,) = torch.autograd.grad(loss, self._surrogate)
         self.step.scale = scale
+        self.step.progress = self._progress()
         self.report = self.balancer.backward(self.step)
         after = Needs.AFTER_STEP in self.balancer.needs and not self.report.nonfinite
         self._used_step = self.step if after else None
@@ -120,6 +128,24 @@ class MTLModule(lightning.LightningModule):
         if step is not None:
             self.balancer.after_step(step)
 
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """As Lightning does it, also where only some of the parameters are sharded."""
+        if not gradient_clip_val or not is_sharded(self.model.parameters()):
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+            return
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        clip(parameters, gradient_clip_val, by_norm=gradient_clip_algorithm != "value")
+
+    def _progress(self) -> float | None:
+        """Share of the training that is done; not known where it has no end."""
+        total = self.trainer.estimated_stepping_batches
+        return self.trainer.global_step / total if math.isfinite(total) else None
+
     def _tell_nonfinite(self, tasks: tuple[str, ...]) -> None:
         rank_zero_warn(
             f"Step {self.trainer.global_step}: the loss or gradient of {', '.join(tasks)} is not "
@@ -132,18 +158,38 @@ class MTLModule(lightning.LightningModule):
             parameter = next(p for p in self.parameters() if p.requires_grad)
             parameter.grad = torch.full_like(parameter, torch.inf)
 
+    def configure_model(self) -> None:
+        """Shards the model where the strategy says between which processes (`trainer=fsdp`).
+
+        Raises:
+            UnsupportedError: The strategy asks for tensor parallelism.
+        """
+        mesh = self.device_mesh
+        if mesh is None:
+            return
+        if mesh["tensor_parallel"].size() > 1:
+            raise UnsupportedError(
+                "Expected a strategy without tensor parallelism. Got "
+                f"tensor_parallel_size={mesh['tensor_parallel'].size()}. "
+                "Use trainer=fsdp (mtl.strategy.FSDP2Strategy)."
+            )
+        shard(self.model, mesh["data_parallel"])
+
     def on_fit_start(self) -> None:
         """Leaves the exchange of gradients between processes to the step.
 
         Raises:
-            UnsupportedError: The strategy shards the parameters.
+            UnsupportedError: The balancer does not work with the strategy.
         """
         strategy = self.trainer.strategy
-        if isinstance(strategy, FSDPStrategy | ModelParallelStrategy | DeepSpeedStrategy):
+        if isinstance(strategy, FSDPStrategy | DeepSpeedStrategy):
             raise UnsupportedError(
-                f"The strategy should leave parameters whole. Got {type(strategy).__name__}, which "
-                "shards them: gradients of single tasks cannot be taken. Use strategy=ddp."
+                f"Expected a strategy that leaves parameters whole, or FSDP2. Got "
+                f"{type(strategy).__name__}. Use trainer=fsdp (mtl.strategy.FSDP2Strategy), or "
+                "trainer=ddp."
             )
+        if is_sharded(self.model.parameters()):
+            check_sharded(self.balancer, self.model, len(self.tasks))
         wrapper = strategy.model
         if isinstance(wrapper, DistributedDataParallel):
             wrapper.require_backward_grad_sync = False
@@ -160,9 +206,8 @@ class MTLModule(lightning.LightningModule):
 
         In the steps that Lightning passes on to loggers, and the first: each entry costs time.
         """
-        report, step = self.report, self.trainer.global_step
-        due = step == 0 or (step + 1) % self.trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
-        if not due or report is None or report.losses is None:
+        report = self.report
+        if not self._due or report is None or report.losses is None:
             return
         scalars = {"balancer/skipped_steps": self.balancer.skipped_steps.float()}
         for i, name in enumerate(report.tasks):
@@ -172,14 +217,14 @@ class MTLModule(lightning.LightningModule):
         scalars |= {f"balancer/{name}": value for name, value in report.scalars.items()}
         self.log_dict(scalars, on_step=True, on_epoch=False, batch_size=1)
 
+    @property
+    def _due(self) -> bool:
+        step = self.trainer.global_step
+        return step == 0 or (step + 1) % self.trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
+
     def configure_optimizers(self) -> Any:
-        """The optimizer over the model's parameters and, in a second group, the balancer's."""
-        groups: list[dict[str, Any]] = [
-            {"params": [p for p in self.model.parameters() if p.requires_grad]}
-        ]
-        learned = [p for p in self.balancer.parameters() if p.requires_grad]
-        if learned:
-            groups.append({"params": learned, "weight_decay": 0.0})
+        """The optimizer over the model's parameters and, in a last group, the balancer's."""
+        groups = [*optimizer_groups(self.model), *self.balancer.parameter_groups()]
         try:
             optimizer = self._optimizer(groups)
             if self._scheduler is None:
@@ -192,6 +237,22 @@ class MTLModule(lightning.LightningModule):
             ) from error
 
     # -------------------------------------------------------------------------------- evaluation
+
+    def on_validation_start(self) -> None:
+        """Makes sharded parameters whole: processes may have different numbers of batches."""
+        gather(self.model)
+
+    def on_test_start(self) -> None:
+        """As for a validation."""
+        gather(self.model)
+
+    def on_validation_end(self) -> None:
+        """Shards them again."""
+        scatter(self.model)
+
+    def on_test_end(self) -> None:
+        """As for a validation."""
+        scatter(self.model)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
         """Updates the validation metrics."""
@@ -227,15 +288,15 @@ class MTLModule(lightning.LightningModule):
             results[task.name] = {key: float(value) for key, value in values.items()}
             own.metrics.reset()
             own.loss.reset()
-        self.log_dict(
-            {
-                f"{stage}/{key}/{name}": value
-                for name, values in results.items()
-                for key, value in values.items()
-            },
-            rank_zero_only=False,
-            batch_size=1,
-        )
+        scalars = {
+            f"{stage}/{key}/{name}": value
+            for name, values in results.items()
+            for key, value in values.items()
+        }
+        for key in _common(task.metrics for task in self.tasks):
+            mean = fmean(values[key] for values in results.values())
+            scalars.setdefault(f"{stage}/{key}/mean", mean)
+        self.log_dict(scalars, rank_zero_only=False, batch_size=1)
         self.results[stage] = results
 
     # ------------------------------------------------------------------------------- checkpoints
@@ -282,6 +343,12 @@ class _TaskMetrics(nn.Module):
         super().__init__()
         self.metrics = MetricCollection({key: m.clone() for key, m in task.metrics.items()})
         self.loss = _MeanLoss()
+
+
+def _common(metrics: Iterable[Mapping[str, Metric]]) -> list[str]:
+    """Names of the metrics that all tasks have."""
+    names = [list(own) for own in metrics]
+    return [name for name in names[0] if all(name in own for own in names)]
 
 
 def _collections(tasks: Sequence[Task]) -> nn.ModuleDict:

@@ -7,7 +7,7 @@
 | combine | `Weighting` | `forward(gramian) -> weights` |
 | combine | `Aggregator` | `forward(jacobian) -> direction` |
 | regularizers | `Regularizer` | `forward(step) -> scalar` |
-| sharpness | `Sharpness` | `forward(step, gradients) -> combined` |
+| sharpness | `Sharpness` | `forward(step, balancer) -> combined` |
 
 State lives in buffers and parameters that are allocated in the constructor, so that checkpoints
 resume exactly; parameters are learned by the optimizer, in a group of their own.
@@ -17,16 +17,20 @@ from __future__ import annotations
 
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Sequence
 from enum import Flag, auto
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
+    from mtl.balancer import Balancer
+    from mtl.distributed import Held
     from mtl.engine import Combined, Objectives
     from mtl.step import Step
+
+T = TypeVar("T")
 
 
 class Needs(Flag):
@@ -36,6 +40,7 @@ class Needs(Flag):
     GRAMIAN = auto()
     JACOBIAN = auto()
     REPRESENTATION = auto()
+    SALIENCY = auto()
     RECOMPUTE = auto()
     AFTER_STEP = auto()
 
@@ -47,10 +52,12 @@ class Part(nn.Module, ABC):
         needs: What the part asks of a step.
         present: Index of the tasks that have labels in this step; a state with one entry a task
             is read as `state[self.present]`. `slice(None)` where all are present.
+        learning_rate: Of the parameters that the part learns; `None`: that of the model.
     """
 
     needs: ClassVar[Needs] = Needs.LOSSES
     present: slice | Tensor = slice(None)
+    learning_rate: float | None = None
 
     def on_epoch_start(self, epoch: int) -> None:
         """Called before each epoch's first step, with its number from 0; repeated on resume."""
@@ -75,6 +82,25 @@ class Transform(Part):
     @abstractmethod
     def forward(self, losses: Tensor) -> Tensor:
         """Maps the losses of the present tasks, `[a]`, to objectives, `[k]`."""
+
+    def outputs(self) -> slice | Tensor:
+        """Index of the objectives that there are in this step, among all that there can be.
+
+        What follows finds it in `present`. An `elementwise` transform keeps the index.
+        """
+        return self.present if self.elementwise else slice(None)
+
+    def merge(self, groups: Sequence[Sequence[T]]) -> list[list[T]]:
+        """Groups of tasks whose losses make one objective each.
+
+        Args:
+            groups: The groups before this transform, in the order of its inputs.
+
+        Returns:
+            One group an output where outputs are made of separate inputs; otherwise the groups
+            as they are.
+        """
+        return [list(group) for group in groups]
 
 
 class Combiner(Part):
@@ -121,9 +147,17 @@ class Weighting(Combiner):
 
 
 class Aggregator(Combiner):
-    """Jacobian of the objectives to a direction: one backward pass an objective."""
+    """Jacobian of the objectives to a direction: one backward pass an objective.
+
+    Attributes:
+        columnwise: Each entry of the direction depends on its own column alone: with several
+            processes each sees a part of the columns, and the Jacobian need not travel whole.
+        held: Which columns `forward` sees, where it does not see all.
+    """
 
     needs: ClassVar[Needs] = Needs.JACOBIAN
+    columnwise: ClassVar[bool] = False
+    held: Held | None = None
 
     @abstractmethod
     def forward(self, jacobian: Tensor) -> Tensor:
@@ -132,11 +166,20 @@ class Aggregator(Combiner):
     def combine(self, objectives: Objectives) -> Combined:
         """Follows the direction."""
         objectives.gramian  # noqa: B018 - raises where a row is not finite
-        return objectives.follow(self(objectives.jacobian))
+        if not self.columnwise:
+            return objectives.follow(self(objectives.jacobian))
+        self.held = objectives.held
+        return objectives.follow(objectives.gather(self(objectives.columns)))
 
 
 class Regularizer(Part):
-    """A scalar of the step that is added to the objective, after the combination."""
+    """A scalar of the step that is added to the objective, after the combination.
+
+    Attributes:
+        local: Whether it depends on which samples share a process, and not only on their union.
+    """
+
+    local: ClassVar[bool] = False
 
     @abstractmethod
     def forward(self, step: Step) -> Tensor:
@@ -149,8 +192,21 @@ class Sharpness(Part):
     needs: ClassVar[Needs] = Needs.RECOMPUTE
 
     @abstractmethod
-    def forward(self, step: Step, gradients: Callable[[Step], Combined]) -> Combined:
-        """Gradients of a step, by calling `gradients` on it or on `step.recompute()`."""
+    def forward(self, step: Step, balancer: Balancer) -> Combined:
+        """Gradients of a step.
+
+        Args:
+            step: At the present parameters.
+            balancer: `balancer.gradients(step)` is what it gives without this part;
+                `balancer.objectives` and `balancer.combined` are the two halves of that.
+        """
+
+    def wrap(self, balancer: Balancer) -> None:
+        """Called once by the balancer that this becomes a part of, to check that both fit."""
+
+    def describe(self, num_tasks: int) -> str:  # noqa: ARG002
+        """What it adds to the cost of a step, in words."""
+        return f"{type(self).__name__} evaluates the batch again"
 
 
 class Stochastic(nn.Module):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,11 +17,13 @@ class Replay:
 
     Args:
         run: Builds the Step with the parameters as they are; it is given the replay itself, for
-            the next time.
+            the next time, and which tasks are asked for.
         module: Its parameters say which devices draw; its buffers are restored.
     """
 
-    def __init__(self, run: Callable[[Replay], Step], module: nn.Module) -> None:
+    def __init__(
+        self, run: Callable[[Replay, Collection[str] | None], Step], module: nn.Module
+    ) -> None:
         self._run = run
         self._module = module
         devices = {p.device for p in module.parameters() if p.device.type == "cuda"}
@@ -29,8 +31,16 @@ class Replay:
         self._cpu_state = torch.get_rng_state()
         self._cuda_states = [torch.cuda.get_rng_state(i) for i in self._devices]
 
-    def __call__(self) -> Step:
-        """The Step at the present parameters."""
+    @property
+    def drawn(self) -> bool:
+        """Whether the global generators have moved since."""
+        if not torch.equal(torch.get_rng_state(), self._cpu_state):
+            return True
+        now = [torch.cuda.get_rng_state(i) for i in self._devices]
+        return any(not torch.equal(a, b) for a, b in zip(now, self._cuda_states, strict=True))
+
+    def __call__(self, only: Collection[str] | None = None) -> Step:
+        """The Step at the present parameters, of all tasks or some."""
         before = [
             (module._buffers, name, buffer, buffer._version, buffer.clone())
             for module in self._module.modules()
@@ -42,7 +52,7 @@ class Replay:
             for index, state in zip(self._devices, self._cuda_states, strict=True):
                 torch.cuda.set_rng_state(state, index)
             try:
-                return self._run(self)
+                return self._run(self, only)
             finally:
                 _restore(before)
 

@@ -27,7 +27,9 @@ def check_resumable(
     pairs: list[tuple[str, Any, Any]] = [("tasks", checkpoint.get("tasks", tasks), tasks)]
     if config is not None and "config" in checkpoint:
         saved = checkpoint["config"]
-        pairs += [(key, saved.get(key), config.get(key)) for key in ("model", "balancer")]
+        pairs += [
+            (key, saved.get(key), config.get(key)) for key in ("model", "sharing", "balancer")
+        ]
     differences = [line for pair in pairs for line in _differences(*pair)]
     if differences:
         raise ConfigError(

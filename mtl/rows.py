@@ -6,13 +6,14 @@ of the representation).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from mtl.distributed import all_reduce, all_reduce_list, world_size
+from mtl.distributed import Held, all_reduce, all_reduce_list, world_size
 from mtl.errors import NonFiniteError, UnsupportedError
 from mtl.linalg import gramian
 
@@ -38,6 +39,9 @@ class Rows:
     Attributes:
         jacobian: `[r, n]`, times the step's scale; at the parameter level that of the global
             batch, at the representation that of the local samples. Without what is in factors.
+            Its columns are those that are `held`.
+        held: The columns that this process holds; `None`: all. With several processes, each holds
+            a part at the parameter level.
 
     Raises:
         UnsupportedError: The step has no representation, or parameters tied between heads bypass
@@ -65,6 +69,8 @@ class Rows:
         first = self._columns_of(0)
         dtype = torch.promote_types(first[0].dtype, torch.float32) if first else torch.float32
         width = sum(t.numel() for t in first)
+        self.held = Held.here(width) if level == "parameters" else None
+        width = width if self.held is None else self.held.width
         self.jacobian = step.values.new_empty(len(members), width, dtype=dtype)
         self._used = [False] * len(first)
         cotangents = step.cotangents()
@@ -72,8 +78,6 @@ class Rows:
             if basis is not None:
                 cotangents = step.cotangents(basis[j])
             self._backward(j, cotangents, among, keep or j + 1 < len(members))
-        if level == "parameters":
-            all_reduce(self.jacobian)
 
     def _columns_of(self, position: int) -> list[Tensor]:
         return self._columns[position] if self._columns else []
@@ -83,6 +87,8 @@ class Rows:
         names = self.step.present
         columns = self._columns_of(among[0] if among else 0)
         own = [p for i in among for p in self.step.specific[names[i]]]
+        if self.step.sharded:
+            own = []  # theirs come with the pass that `combine` ends in
         outputs = [factor.output for factor in self._factors]
         gradients = self.step.differentiate(
             cotangents, [*columns, *outputs, *own], among=among, retain_graph=retain
@@ -95,7 +101,10 @@ class Rows:
             for g, c in zip(row, columns, strict=True)
         ]
         target = self.jacobian[j]
-        if flat and all(part.dtype == target.dtype for part in flat):
+        if flat and self.held is not None:
+            joined = torch.cat([part.to(target.dtype) for part in flat])
+            target.copy_(self.held.reduce_scatter(joined))
+        elif flat and all(part.dtype == target.dtype for part in flat):
             torch.cat(flat, out=target)
         elif flat:
             target.copy_(torch.cat([part.to(target.dtype) for part in flat]))
@@ -113,7 +122,7 @@ class Rows:
         result = gramian(self.jacobian)
         for factor in self._factors:
             result = result + factor.gramian()
-        if self.level == "representation":
+        if self.level == "representation" or self.held is not None:
             result = all_reduce(result)
         result = result / self.step.scale**2
         bad = (~result.diagonal().isfinite()).tolist()
@@ -123,24 +132,58 @@ class Rows:
             raise NonFiniteError(*(culprits if len(bad) == len(names) else names))
         return result
 
-    def weighted(self, weights: Tensor) -> Gradients:
+    @cached_property
+    def unscaled(self) -> Tensor:
+        """`jacobian` without the scale, in the same memory: the rows cannot be weighed any more."""
+        self.gramian  # noqa: B018 - it is had while the scale is there
+        return self.jacobian.div_(self.step.scale)
+
+    def combine(
+        self, weights: Tensor, heads: Tensor | None, extra: Sequence[Tensor] = ()
+    ) -> Gradients:
+        """Gradients of all parameters; of sharded ones they go to `.grad` at once.
+
+        Args:
+            weights: `[r]`, on the rows of the shared parameters.
+            heads: `[r]`, on those of the heads; `None`: ones.
+            extra: See `along`.
+        """
+        if not self.step.sharded:
+            return self.weighted(weights, extra) + self.specific(heads)
+        direction = weights.to(self.jacobian) @ self.jacobian
+        replaced = zip(*self._at_representation(direction, weights), strict=True)
+        heads = torch.ones_like(weights) if heads is None else heads
+        self.step.backward(heads, replaced=list(replaced), retain_graph=True)
+        return []
+
+    def weighted(self, weights: Tensor, extra: Sequence[Tensor] = ()) -> Gradients:
         """Gradients of the shared parameters for `weights @ rows`.
 
         Args:
             weights: `[r]`.
+            extra: See `along`.
         """
-        pairs = self.along(weights.to(self.jacobian) @ self.jacobian, weights)
+        direction = self.gather(weights.to(self.jacobian) @ self.jacobian)
+        pairs = self.along(direction, weights, extra)
         for factor in self._factors:
             pairs += factor.combine(weights)
         return pairs
 
-    def along(self, direction: Tensor, weights: Tensor | None = None) -> Gradients:
-        """Gradients of the shared parameters for a direction in the columns of `jacobian`.
+    def gather(self, part: Tensor) -> Tensor:
+        """All columns, `[..., n]`, of something that every process has for those it holds."""
+        return part if self.held is None else self.held.all_gather(part)
+
+    def along(
+        self, direction: Tensor, weights: Tensor | None = None, extra: Sequence[Tensor] = ()
+    ) -> Gradients:
+        """Gradients of the shared parameters for a direction in all columns.
 
         Args:
             direction: `[n]`, times the scale.
             weights: `[r]`, the weights that made it; needed where tasks have their own
                 representation.
+            extra: At the representation: scalars whose gradient, by all parameters, comes with the
+                pass from there.
         """
         if self.level == "parameters":
             columns = self._columns_of(0)
@@ -152,11 +195,13 @@ class Rows:
                 if u
             ]
         outputs, cotangents = self._at_representation(direction, weights)
+        scalars, ones = self.step.with_gradient(extra)
+        inputs = self.step.parameters if extra else self.step.shared
         gradients = torch.autograd.grad(
-            outputs, self.step.shared, cotangents, retain_graph=True, allow_unused=True
+            [*outputs, *scalars], inputs, [*cotangents, *ones], retain_graph=True, allow_unused=True
         )
-        reduced = all_reduce_list(list(gradients), self.step.shared)
-        return [(p, g) for p, g in zip(self.step.shared, reduced, strict=True) if g is not None]
+        reduced = all_reduce_list(list(gradients), inputs)
+        return [(p, g) for p, g in zip(inputs, reduced, strict=True) if g is not None]
 
     def _at_representation(
         self, direction: Tensor, weights: Tensor | None
@@ -195,6 +240,11 @@ class Rows:
 def _columns(step: Step, level: Level, inside: set[int]) -> list[list[Tensor]]:
     """For each present task the tensors that make its row, but for those inside factors."""
     if level == "parameters":
+        if step.sharded:
+            raise UnsupportedError(
+                "Gradients of single tasks by sharded parameters cannot be taken. Use "
+                'level="representation", a loss weighting, or strategy=ddp.'
+            )
         outside = [p for p in step.shared if id(p) not in inside]
         return [outside for _ in step.present]
     if step.representation is None:

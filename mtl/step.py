@@ -1,15 +1,15 @@
 """What can be known of one training step, each thing computed at most once and only when asked.
 
-All backward passes start here: `gradient` (one of a weighted sum) and `rows` (one an objective).
-Both multiply by `scale` and combine processes, so that N processes give what one process computes
-on the concatenated batch.
+All backward passes start here: `gradient` (one of a weighted sum; `backward` where parameters are
+sharded) and `rows` (one an objective). They multiply by `scale` and combine processes, so that N
+processes give what one process computes on the concatenated batch.
 """
 
 from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -19,12 +19,14 @@ from torch import Tensor
 from mtl.distributed import all_reduce, all_reduce_list, world_size
 from mtl.errors import NonFiniteError, TaskError, UnsupportedError
 from mtl.factors import Factor, LinearCall, record_linear_calls, worthwhile
+from mtl.model import MultiTaskModel
 from mtl.parts import Needs
 from mtl.replay import Replay
 from mtl.rows import Rows
+from mtl.second_order import InputGradients, twice_differentiable
+from mtl.sharding import is_sharded
 
 if TYPE_CHECKING:
-    from mtl.model import MultiTaskModel
     from mtl.task import Task
 
 Level = Literal["parameters", "representation"]
@@ -37,6 +39,8 @@ class _Summary(NamedTuple):
     share: Tensor | None  # [a] part of those elements that this process holds; None: all
     present: tuple[int, ...]  # tasks with a label in some process
     nonfinite: tuple[int, ...]
+    negative: tuple[int, ...]
+    here: tuple[int, ...]  # tasks with a label in this process
 
 
 class Step:
@@ -55,8 +59,18 @@ class Step:
         tied: Shared parameters behind the representation (in heads).
         scale: Factor on every gradient: 1/N under accumulation, the AMP scale.
         linear_calls: Evaluations of linear layers, to keep rows as factors where that is cheaper.
+        sharded: Whether processes hold parts of the parameters (FSDP2).
+        input_gradients: Tells layers of the heads when parameters need no gradient.
 
-    Reading `values` (or anything that depends on it) moves 2m numbers to the host, once a step:
+    Attributes:
+        scalars: What parts leave to be logged, by name.
+        observed: Whether it will be logged, so that parts may spend time on it.
+        memo: What parts have computed and others may use, until the gradients are there.
+        progress: Share of the training that is done, 0 to 1, for parts that start late; a
+            hand-written loop sets it before `balancer.backward`. `None`: not known.
+        training: Whether the model was in train mode.
+
+    Reading `values` (or anything that depends on it) moves 3m numbers to the host, once a step:
     which tasks are present and finite decides what is computed next.
     """
 
@@ -72,6 +86,8 @@ class Step:
         tied: Sequence[Tensor] = (),
         scale: Tensor | float = 1.0,
         linear_calls: Sequence[LinearCall] = (),
+        sharded: bool = False,
+        input_gradients: InputGradients | None = None,
     ) -> None:
         self.tasks = tuple(losses)
         self.losses = dict(losses)
@@ -79,11 +95,18 @@ class Step:
         self.specific = {name: list((specific or {}).get(name, ())) for name in self.tasks}
         self.representation = representation
         self.scale = scale
+        self.progress: float | None = None
+        self.training = True
         self._counts = counts
         self._recompute = recompute
         self.tied = list(tied)
+        self.scalars: dict[str, Tensor] = {}
+        self.observed = False
         self._rows: dict[tuple[Level, bool], Rows] = {}
+        self.memo: dict[Any, Any] = {}
         self._linear_calls = list(linear_calls)
+        self.sharded = sharded
+        self._input_gradients = input_gradients or InputGradients()
         for name, loss in self.losses.items():
             if loss is not None and torch.is_grad_enabled() and not loss.requires_grad:
                 raise TaskError(
@@ -100,6 +123,7 @@ class Step:
         batch: tuple[Any, Mapping[str, Tensor]],
         *,
         needs: Needs = Needs.LOSSES,
+        together: Sequence[Sequence[str]] | None = None,
         context: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext,
     ) -> Step:
         """Runs the model on a batch and takes the losses.
@@ -112,6 +136,8 @@ class Step:
             needs: What the balancer will ask (`balancer.needs`): to evaluate again, the state of
                 the random generators is kept; for a Gramian at the parameter level, linear layers
                 are noted, so that it can be had without forming their rows.
+            together: Groups of tasks that go through the backbone at once, where every task has
+                its own inputs and the model `joins` them (`balancer.together(names)`).
             context: Precision context in which forward passes run.
 
         Raises:
@@ -125,17 +151,30 @@ class Step:
                 f"targets named {sorted(targets)}."
             )
 
-        def run(recompute: Replay | None) -> Step:
+        joined = [together] if together is not None and getattr(model, "joins", False) else []
+
+        def run(recompute: Replay | None, only: Collection[str] | None = None) -> Step:
+            chosen = known if only is None else [task for task in known if task.name in only]
+            # Heads that draw must draw in the same order: then all of them run.
+            alone = only if separable and isinstance(model, MultiTaskModel) else None
             calls: list[LinearCall] = []
+            sharded = is_sharded(model.parameters())
             noted = needs & (Needs.GRAMIAN | Needs.JACOBIAN | Needs.REPRESENTATION) == Needs.GRAMIAN
             recorder = record_linear_calls(model, calls) if noted else contextlib.nullcontext()
-            with context():
-                with recorder:
-                    outputs = model(inputs)
-                pairs = _losses(known, outputs.predictions, targets)
             groups = model.parameter_groups()
-            return cls(
-                {task.name: pairs[task.name][0] if task in known else None for task in tasks},
+            own = [p for name in groups.specific for p in groups.specific[name]]
+            layers: contextlib.AbstractContextManager = contextlib.nullcontext()
+            if Needs.SALIENCY in needs:
+                layers = twice_differentiable(model, [*own, *groups.tied])
+            with context():
+                with recorder, layers as input_gradients:
+                    part = {} if alone is None else {"only": alone}
+                    outputs = model(inputs, *joined, **part)
+                pairs = _losses(chosen, outputs.predictions, targets)
+            if sharded:
+                pairs = _without_labels(outputs.predictions) | pairs
+            step = cls(
+                {task.name: pairs[task.name][0] if task.name in pairs else None for task in tasks},
                 shared=groups.shared,
                 specific=groups.specific,
                 representation=outputs.representation,
@@ -143,10 +182,19 @@ class Step:
                 recompute=recompute,
                 tied=groups.tied,
                 linear_calls=calls,
+                sharded=sharded,
+                input_gradients=input_gradients,
             )
+            step.training = model.training
+            return step
 
-        again = needs & (Needs.RECOMPUTE | Needs.AFTER_STEP)
-        return run(Replay(run, model) if again else None)
+        separable = False
+        if not needs & (Needs.RECOMPUTE | Needs.AFTER_STEP):
+            return run(None)
+        replay = Replay(run, model)
+        step = run(replay)
+        separable = Needs.RECOMPUTE in needs and not replay.drawn
+        return step
 
     # ---------------------------------------------------------------- what is known of the losses
 
@@ -179,14 +227,14 @@ class Step:
         zero = torch.zeros((), dtype=precise, device=like.device)
         values = torch.stack([zero if loss is None else loss.detach() for loss in losses]).to(zero)
         counts = torch.stack([self._count(name, zero) for name in self.tasks]).to(zero)
-        share = None
+        share, here = None, counts
         if world_size() > 1:
             # An absent task's loss may be anything; it must not turn the sum into NaN.
             totals = all_reduce(torch.cat([torch.where(counts > 0, values * counts, 0.0), counts]))
             sums, total = totals.chunk(2)
             share, values = counts / total.clamp_min(1), sums / total.clamp_min(1)
             counts = total
-        host_values, host_counts = torch.stack([values, counts]).tolist()
+        host_values, host_counts, host_here = torch.stack([values, counts, here]).tolist()
         present = tuple(i for i, count in enumerate(host_counts) if count > 0)
         if len(present) < len(self.tasks):
             values = values[list(present)]
@@ -196,6 +244,8 @@ class Step:
             None if share is None else share.to(dtype),
             present,
             tuple(i for i in present if not math.isfinite(host_values[i])),
+            tuple(i for i in present if host_values[i] < 0),
+            tuple(i for i in present if host_here[i] > 0),
         )
 
     def _count(self, name: str, zero: Tensor) -> Tensor:
@@ -223,13 +273,50 @@ class Step:
         Returns:
             One gradient for each of `parameters`, times `scale`, summed over processes; `None`
             where nothing depends.
+
+        Raises:
+            UnsupportedError: The parameters are sharded.
         """
+        if self.sharded:
+            raise UnsupportedError(
+                "Gradients of sharded parameters only go to `.grad`. Use Step.backward, or "
+                "strategy=ddp, which leaves parameters whole."
+            )
         parameters = self.parameters
         cotangents = None if weights is None else self.cotangents(weights)
         gradients = self.differentiate(
             cotangents, parameters, extra=extra, retain_graph=retain_graph
         )
         return all_reduce_list(gradients, parameters)
+
+    def backward(
+        self,
+        weights: Tensor | None,
+        extra: Sequence[Tensor] = (),
+        *,
+        replaced: Sequence[tuple[Tensor, Tensor]] = (),
+        retain_graph: bool = False,
+    ) -> None:
+        """Adds the gradient of a sum to `.grad` by an ordinary backward pass (sharded parameters).
+
+        Args:
+            weights: See `gradient`.
+            extra: See `gradient`.
+            replaced: Tensors on the way with the gradient that goes on from there instead of the
+                sum's: this process's part, times `scale`.
+            retain_graph: Keep the graph for another pass.
+        """
+        cotangents = None if weights is None else self.cotangents(weights)
+        outputs, factors = self._sum(cotangents, extra)
+        if not outputs:
+            return
+        average = world_size()  # what the hooks of sharded parameters divide by
+        handles = [t.register_hook(lambda _, g=g: g * average) for t, g in replaced]
+        try:
+            torch.autograd.backward(outputs, [f * average for f in factors], retain_graph)
+        finally:
+            for handle in handles:
+                handle.remove()
 
     def rows(
         self, level: Level = "parameters", *, whole: bool = True, retain_graph: bool = True
@@ -246,9 +333,63 @@ class Step:
             self._rows[key] = Rows(self, level, whole=whole, retain_graph=retain_graph)
         return self._rows[key]
 
+    def saliencies(self, log_eps: float | None = None) -> dict[str, tuple[Tensor, ...]]:
+        """Gradients of the tasks' local losses at the representation, with a graph; kept.
+
+        They come by one backward pass through each head; the backbone is not entered. What is
+        differentiated further has its second derivatives in the heads alone.
+
+        Args:
+            log_eps: Gradients of `log(loss + log_eps)`; `None`: of the losses.
+
+        Returns:
+            Task name -> gradient by each of the tensors at which its head attaches, times `scale`,
+            which keeps half precision from underflow. Tasks without labels here are left out.
+
+        Raises:
+            NonFiniteError: The logarithm of a negative loss is asked for.
+            UnsupportedError: The step has no representation that depends on trainable parameters.
+        """
+        if log_eps is not None and self._summary.negative:
+            raise NonFiniteError(*(self.tasks[i] for i in self._summary.negative))
+        key = ("saliencies", log_eps)
+        if key not in self.memo:
+            names = [self.tasks[i] for i in self._summary.here]
+            self.memo[key] = {name: self._saliency(name, log_eps) for name in names}
+        return self.memo[key]
+
+    def _saliency(self, name: str, log_eps: float | None) -> tuple[Tensor, ...]:
+        tensors = (self.representation or {}).get(name, ())
+        if not tensors or not all(t.requires_grad for t in tensors):
+            raise UnsupportedError(
+                f"Task saliency needs a representation of task {name!r} that depends on trainable "
+                "parameters. Use a MultiTaskModel with a backbone that is not frozen, or pass "
+                "`representation` to Step."
+            )
+        loss = self.losses[name]
+        assert loss is not None
+        objective = loss if log_eps is None else torch.log(loss + log_eps)
+        with self._input_gradients():
+            return torch.autograd.grad(
+                objective,
+                tensors,
+                torch.ones_like(objective) * self.scale,
+                create_graph=True,
+                allow_unused=True,
+                materialize_grads=True,
+            )
+
     def release(self) -> None:
         """Forgets the rows; they refer to the step, and would wait for the garbage collector."""
         self._rows.clear()
+        self.memo.clear()
+
+    def forget(self) -> None:
+        """Forgets rows and graph, where other passes follow; losses stay as numbers."""
+        self.release()
+        self._linear_calls.clear()
+        self.representation = None
+        self.losses = {k: None if v is None else v.detach() for k, v in self.losses.items()}
 
     def factors(self, rows: int) -> list[Factor]:
         """Linear layers whose rows are cheaper as factors, for so many rows.
@@ -291,16 +432,7 @@ class Step:
             extra: Scalars added to the sum.
             retain_graph: Keep the graph for another pass.
         """
-        outputs, factors = [], []
-        if cotangents is not None:
-            for position in range(len(self.present)) if among is None else among:
-                loss = self.losses[self.present[position]]
-                if loss is not None:
-                    outputs.append(loss)
-                    factors.append(cotangents[position].to(loss.dtype))
-        extra = [e for e in extra if e.requires_grad]  # all is frozen below: no gradient
-        outputs += extra
-        factors += [torch.ones_like(e) * (self.scale / world_size()) for e in extra]
+        outputs, factors = self._sum(cotangents, extra, among)
         if not outputs or not inputs:
             return [None] * len(inputs)
         return list(
@@ -309,11 +441,40 @@ class Step:
             )
         )
 
-    def recompute(self) -> Step:
+    def _sum(
+        self,
+        cotangents: Sequence[Tensor] | None,
+        extra: Sequence[Tensor],
+        among: Sequence[int] | None = None,
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """The terms of a weighted sum, and what each is multiplied by."""
+        outputs, factors = [], []
+        if cotangents is not None:
+            for position in range(len(self.present)) if among is None else among:
+                loss = self.losses[self.present[position]]
+                if loss is not None:
+                    outputs.append(loss)
+                    factors.append(cotangents[position].to(loss.dtype))
+        scalars, ones = self.with_gradient(extra)
+        return outputs + scalars, factors + ones
+
+    def with_gradient(self, extra: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Those of the scalars that have a gradient (not so if all is frozen below), and factors.
+
+        Args:
+            extra: Scalars defined on the local batch.
+        """
+        scalars = [e for e in extra if e.requires_grad]
+        return scalars, [torch.ones_like(e) * (self.scale / world_size()) for e in scalars]
+
+    def recompute(self, only: Collection[str] | None = None) -> Step:
         """The Step of the same batch at the present parameters.
 
         Same random draws as in the first evaluation; buffers (running statistics, counters) are
         left as they were.
+
+        Args:
+            only: Names of tasks; the others are absent. Default: all.
 
         Raises:
             UnsupportedError: The Step was built without `needs` or `recompute`.
@@ -323,14 +484,27 @@ class Step:
                 "This step cannot be recomputed. Build it with Step.evaluate(..., "
                 "needs=balancer.needs), or pass `recompute` to Step."
             )
-        again = self._recompute()
-        again.scale = self.scale
+        again = self._recompute(only) if isinstance(self._recompute, Replay) else self._recompute()
+        if only is not None:
+            again.losses = {k: v if k in only else None for k, v in again.losses.items()}
+        again.scale, again.observed = self.scale, self.observed
+        again.progress = self.progress
         return again
 
     @torch.no_grad()
     def values_now(self) -> Tensor:
         """Losses of the present tasks at the present parameters, `[a]`, without a graph."""
         return self.recompute().values
+
+
+def _without_labels(predictions: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
+    """Zeros with graphs and no labelled element.
+
+    Processes that shard parameters must all pass the same heads, also those whose part of the
+    batch has no labels.
+    """
+    zeros = {name: prediction.flatten()[:0].sum() for name, prediction in predictions.items()}
+    return {name: (zero, torch.zeros_like(zero)) for name, zero in zeros.items()}
 
 
 def _losses(

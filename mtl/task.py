@@ -29,6 +29,8 @@ class Task:
         metrics: Metrics by name. Each has `higher_is_better` set, which gives its direction.
         check_shapes: Compare the shapes of prediction and target before the loss broadcasts them
             silently. Switch it off for losses that define their own relation.
+        position: Where the task lies among ordered tasks, for clustering them; for denoising the
+            log SNR.
 
     Raises:
         TaskError: The name is no identifier, the loss is not callable, or a metric has no
@@ -45,6 +47,7 @@ class Task:
     loss: Callable[[Tensor, Tensor], Tensor]
     metrics: Mapping[str, Metric] = field(default_factory=dict)
     check_shapes: bool = True
+    position: float | None = None
 
     def __post_init__(self) -> None:
         if not re.fullmatch(_NAME, self.name) or hasattr(nn.ModuleDict(), self.name):

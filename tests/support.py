@@ -30,14 +30,33 @@ def compose_config(*overrides: str):
 
 def weighs(preset: str) -> bool:
     """Whether a preset weighs gradients by their Gramian alone: at either level, then."""
-    target = compose_config(f"balancer={preset}").balancer.combine._target_
-    return issubclass(hydra.utils.get_class(target), Weighting)
+    balancer = compose_config(f"balancer={preset}").balancer
+    combine = hydra.utils.get_class(balancer.combine._target_)
+    return issubclass(combine, Weighting) and balancer.get("sharpness") is None
+
+
+# The toy problem has few tasks: fewer clusters.
+CLUSTERS = "balancer.transforms.interval_clusters.k=2"
+
+
+def preset(name: str) -> list[str]:
+    """Options of a preset on the toy problem."""
+    transforms = compose_config(f"balancer={name}").balancer.get("transforms") or {}
+    return [f"balancer={name}", *([CLUSTERS] if "interval_clusters" in transforms else [])]
+
+
+def set_num_tasks(config, num_tasks: int) -> None:
+    """What train.py fills in from the data set; no more clusters than tasks."""
+    config.num_tasks = num_tasks
+    clusters = (config.balancer.get("transforms") or {}).get("interval_clusters")
+    if clusters is not None:
+        clusters.k = min(clusters.k, num_tasks)
 
 
 # Presets alone, weightings at the other level too, and the slots on top of each other.
-VARIANTS = {name: [f"balancer={name}"] for name in PRESETS} | {
+VARIANTS = {name: preset(name) for name in PRESETS} | {
     **{
-        f"{name} at the representation": [f"balancer={name}", "balancer.level=representation"]
+        f"{name} at the representation": [*preset(name), "balancer.level=representation"]
         for name in PRESETS
         if weighs(name)
     },
@@ -48,7 +67,56 @@ VARIANTS = {name: [f"balancer={name}"] for name in PRESETS} | {
         "balancer/regularizers=[activity]",
         "balancer/sharpness=joint_sam",
     ],
+    "clusters by size + log + pcgrad + activity + joint_sam": [
+        "balancer=ant_pcgrad",
+        "balancer/transforms=[interval_clusters,log]",
+        CLUSTERS,
+        "balancer.transforms.interval_clusters.weighting=size",
+        "balancer/regularizers=[activity]",
+        "balancer/sharpness=joint_sam",
+    ],
+    "clusters + gradnorm": [
+        "balancer=gradnorm",
+        "balancer/transforms=[interval_clusters]",
+        CLUSTERS,
+    ],
+    "uw with its own learning rate": ["balancer=uw", "balancer.combine.learning_rate=0.1"],
     "uw + joint_sam": ["balancer=uw", "balancer/sharpness=joint_sam"],
+    "log + pcgrad + activity + task_sam": [
+        "balancer=pcgrad",
+        "balancer/transforms=[log]",
+        "balancer/regularizers=[activity]",
+        "balancer/sharpness=task_sam",
+    ],
+    "uw + activity + task_sam": [
+        "balancer=uw",
+        "balancer/regularizers=[activity]",
+        "balancer/sharpness=task_sam",
+    ],
+    "uw + joint task_sam every second step": [
+        "balancer=uw",
+        "balancer/sharpness=task_sam",
+        "balancer.sharpness={perturbation: joint, every: 2}",
+    ],
+    "gradvac + task_sam every second step": [
+        "balancer=gradvac",
+        "balancer/sharpness=task_sam",
+        "balancer.sharpness={adaptive: true, norm: joint, every: 2}",
+    ],
+    "db_mtl + joint task_sam every second step": [
+        "balancer=db_mtl",
+        "balancer/sharpness=task_sam",
+        "balancer.sharpness={perturbation: joint, every: 2}",
+    ],
+    "famo + task_sam": ["balancer=famo", "balancer/sharpness=task_sam"],
+    **{
+        f"graddrop + task_sam, {mode}": [
+            "balancer=graddrop",
+            "balancer/sharpness=task_sam",
+            f"balancer.sharpness.combine={mode}",
+        ]
+        for mode in ("direct", "second", "each")
+    },
     "stch after the warm-up": ["balancer=stch", "balancer.combine.warmup_epochs=0"],
     "stch of the paper": ["balancer=stch", "balancer.combine={like: paper, warmup_epochs: null}"],
     "gradnorm of libmtl": ["balancer=gradnorm", "balancer.combine.like=libmtl"],
@@ -71,6 +139,12 @@ VARIANTS = {name: [f"balancer={name}"] for name in PRESETS} | {
     ],
     "pcgrad of torchjd": ["balancer.combine._target_=torchjd.aggregation.PCGrad"],
     "graddrop of torchjd": ["balancer.combine._target_=torchjd.aggregation.GradDrop"],
+    "rep_mtl of pcgrad at the representation": [
+        "balancer=rep_mtl",
+        "balancer/combine=pcgrad",
+        "balancer.level=representation",
+    ],
+    "rep_mtl + joint_sam": ["balancer=rep_mtl", "balancer/sharpness=joint_sam"],
     "gradnorm at the parameters": ["balancer=gradnorm", "balancer.level=parameters"],
 }
 
@@ -79,7 +153,7 @@ def make_balancer(variant: str, num_tasks: int = 3, seed: int = 0) -> Balancer:
     """A registered balancer, as train.py builds it."""
     torch.manual_seed(seed)
     config = compose_config(*VARIANTS[variant], "dataset=multidigits").copy()
-    config.num_tasks = num_tasks
+    set_num_tasks(config, num_tasks)
     return mtl.config.build(config.balancer)
 
 

@@ -78,14 +78,13 @@ def paper(name: str, data_dir: Path | None, rounds: int) -> str:
             "predict": timed(lambda: model.predict(*testing)),
             "yardstick": timed(lambda: yardstick.fit(*fitting[:2])),
         },
-        reference="yardstick",
         rounds=rounds,
         warmup=1,
     )
     fit_ratio, predict_share = OFFICIAL[name]
-    fit = fit_ratio / times["fit"].ratio
-    predict = fit_ratio * predict_share / times["predict"].ratio
-    cells = [f"{times[key].milliseconds:.1f}" for key in ("fit", "predict", "yardstick")]
+    fit = fit_ratio / times.ratio("fit", "yardstick").middle
+    predict = fit_ratio * predict_share / times.ratio("predict", "yardstick").middle
+    cells = [f"{times.milliseconds(key):.1f}" for key in ("fit", "predict", "yardstick")]
     return f"| {name} | {' | '.join(cells)} | {fit:.0f}x | {predict:.0f}x |"
 
 

@@ -21,11 +21,14 @@ from benchmarks.digits.sources import (
     load_mnist5k,
     load_sklearn_digits,
 )
+from mtl.errors import ConfigError
 from mtl.losses import CrossEntropy
 from mtl.task import Task
 
 _SPLIT_SEED = 0
 _PAIR_SEEDS = {"train": 1, "val": 2, "test": 3}
+_NOISE_SEEDS = {"left": 4, "right": 5}
+_CLASSES = 10
 
 
 class _TwoDigits(Benchmark):
@@ -45,10 +48,19 @@ class _TwoDigits(Benchmark):
         val_count: int,
         test_count: int,
         batch_size: int,
+        label_noise: Mapping[str, float] | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__(batch_size=batch_size, seed=seed)
         self.counts = {"train": train_count, "val": val_count, "test": test_count}
+        self.label_noise = dict(label_noise or {})
+        if not self.label_noise.keys() <= _NOISE_SEEDS.keys() or not all(
+            0 <= share <= 1 for share in self.label_noise.values()
+        ):
+            raise ConfigError(
+                f"`label_noise` should map some of {list(_NOISE_SEEDS)} to a share of wrong "
+                f"training labels, 0 to 1. Got {label_noise}. Example: {{right: 0.2}}."
+            )
 
     @abstractmethod
     def digits(self) -> Digits:
@@ -66,12 +78,28 @@ class _TwoDigits(Benchmark):
             images, labels = compose_pairs(
                 parts[name], count, seed=_PAIR_SEEDS[name], **self.layout
             )
+            if name == "train":
+                labels = self._with_noise(labels)
             data[name] = ArrayData({"image": images, "label": labels}, self._batch)
         self.train_data, self.val_data, self.test_data = data.values()
 
     def tasks(self, head: Head) -> list[Task]:
         """The left digit and the right digit, ten classes each."""
-        return [Task(name, head(10), CrossEntropy(), _accuracy()) for name in ("left", "right")]
+        return [
+            Task(name, head(_CLASSES), CrossEntropy(), _accuracy()) for name in ("left", "right")
+        ]
+
+    def _with_noise(self, labels: np.ndarray) -> np.ndarray:
+        """Labels of which a share is replaced by one of the other classes."""
+        labels = labels.copy()
+        for column, (name, seed) in enumerate(_NOISE_SEEDS.items()):
+            draw = np.random.default_rng(seed)
+            wrong = draw.permutation(len(labels))[
+                : round(self.label_noise.get(name, 0) * len(labels))
+            ]
+            shift = draw.integers(1, _CLASSES, len(wrong))
+            labels[wrong, column] = (labels[wrong, column] + shift) % _CLASSES
+        return labels
 
     def _batch(self, arrays: Arrays) -> Batch:
         images = arrays["image"].astype(np.float32)[:, None] / 255
@@ -90,6 +118,8 @@ class MultiMNIST(_TwoDigits):
         val_count: Composites for validation.
         test_count: Composites for the final evaluation.
         batch_size: Composites a training step.
+        label_noise: Task -> share of the training labels that are replaced by another class, drawn
+            once: the same for every run. Default: none.
         seed: See `Benchmark`.
     """
 
@@ -104,6 +134,7 @@ class MultiMNIST(_TwoDigits):
         val_count: int = 1000,
         test_count: int = 2000,
         batch_size: int = 128,
+        label_noise: Mapping[str, float] | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__(
@@ -111,6 +142,7 @@ class MultiMNIST(_TwoDigits):
             val_count=val_count,
             test_count=test_count,
             batch_size=batch_size,
+            label_noise=label_noise,
             seed=seed,
         )
         self.data_dir = data_dir
@@ -128,6 +160,8 @@ class MultiDigits(_TwoDigits):
         val_count: Composites for validation.
         test_count: Composites for the final evaluation.
         batch_size: Composites a training step.
+        label_noise: Task -> share of the training labels that are replaced by another class, drawn
+            once: the same for every run. Default: none.
         seed: See `Benchmark`.
     """
 
@@ -140,4 +174,4 @@ class MultiDigits(_TwoDigits):
 
 
 def _accuracy() -> dict[str, Metric]:
-    return {"accuracy": MulticlassAccuracy(10, average="micro")}
+    return {"accuracy": MulticlassAccuracy(_CLASSES, average="micro")}

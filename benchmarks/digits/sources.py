@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.files import listing
 from mtl.errors import DataError
 
 StrPath = str | os.PathLike[str]
@@ -147,7 +148,7 @@ def find_idx_folder(folder: StrPath) -> Path:
         f"IDX digits not found under {root}. Looked for: train-images, train-labels, t10k-images "
         "and t10k-labels, spelt train-images-idx3-ubyte or train-images.idx3-ubyte (labels: "
         f"idx1), each raw or .gz, in the folder, in raw/ or in MNIST/raw/. "
-        f"Found there: {_listing(root)}.{partly} "
+        f"Found there: {listing(root)}.{partly} "
         "Get it: the four files of MNIST or Fashion-MNIST, for example the MNIST/raw folder that "
         "torchvision leaves, and name their folder by dataset.data_dir=...; or "
         f"{_GET_MNIST5K} for 5,000 MNIST digits without a folder. {_FALLBACK}"
@@ -259,19 +260,6 @@ def _read_part(image_path: Path, label_path: Path) -> Digits:
             f"{image_path.name}, got {_form(labels)}."
         )
     return Digits(images, labels.astype(np.int64))
-
-
-def _listing(folder: Path, most: int = 8) -> str:
-    if not folder.exists():
-        return "no such folder"
-    if not folder.is_dir():
-        return "a file, not a folder"
-    try:
-        names = sorted(p.name + "/" * p.is_dir() for p in folder.iterdir())
-    except OSError as error:
-        return f"a folder that cannot be listed ({error.strerror})"
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return (", ".join(names[:most]) or "an empty folder") + more
 
 
 def _mnist5k_path() -> Path:

@@ -13,20 +13,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from torch import Tensor
 
 from benchmarks.base import ArrayData, Arrays, Batch, Benchmark, Head
+from benchmarks.dense import tasks as dense
 from benchmarks.scenes.cache import load
 from benchmarks.scenes.codec import decode
 from benchmarks.scenes.sheet import prediction_sheet
 from benchmarks.scenes.spec import CLASSES
-from mtl.losses import L1, Cosine, CrossEntropy
-from mtl.metrics import (
-    AbsoluteError,
-    MeanAngle,
-    MeanIoU,
-    MedianAngle,
-    PixelAccuracy,
-    RelativeError,
-    WithinAngle,
-)
 from mtl.task import Task
 
 _SEEDS = {"train": 1, "val": 2, "test": 3}
@@ -74,35 +65,7 @@ class Scenes(Benchmark):
 
     def tasks(self, head: Head) -> list[Task]:
         """Segmentation (13 classes), depth (metres), normals (camera frame)."""
-        return [
-            Task(
-                "segmentation",
-                head(len(CLASSES)),
-                CrossEntropy(),
-                {
-                    "miou": MeanIoU(len(CLASSES)),
-                    "pixel_accuracy": PixelAccuracy(len(CLASSES)),
-                },
-            ),
-            Task(
-                "depth",
-                head(1),
-                L1(invalid=0.0),
-                {"absolute_error": AbsoluteError(), "relative_error": RelativeError()},
-            ),
-            Task(
-                "normal",
-                head(3),
-                Cosine(),
-                {
-                    "mean_angle": MeanAngle(),
-                    "median_angle": MedianAngle(),
-                    "within_11_25": WithinAngle(11.25),
-                    "within_22_5": WithinAngle(22.5),
-                    "within_30": WithinAngle(30.0),
-                },
-            ),
-        ]
+        return [dense.segmentation(head, len(CLASSES)), dense.depth(head), dense.normal(head)]
 
     def picture(
         self, inputs: Tensor, predictions: Mapping[str, Tensor], targets: Mapping[str, Tensor]

@@ -30,10 +30,12 @@ def colourise_image(image: NDArray[np.floating]) -> Picture:
     return np.rint(np.clip(channels, 0, 1) * 255).astype(np.uint8).transpose(1, 2, 0)
 
 
-def colourise_segmentation(labels: NDArray[np.integer]) -> Picture:
-    """Labels [H, W] in the colours of `PALETTE`, [H, W, 3]; unlabelled (negative) is black."""
+def colourise_segmentation(
+    labels: NDArray[np.integer], palette: NDArray[np.uint8] = PALETTE
+) -> Picture:
+    """Labels [H, W] in the colours of `palette`, [H, W, 3]; unlabelled (negative) is black."""
     labelled = labels >= 0
-    return np.where(labelled[..., None], PALETTE[np.where(labelled, labels, 0)], np.uint8(0))
+    return np.where(labelled[..., None], palette[np.where(labelled, labels, 0)], np.uint8(0))
 
 
 def colourise_depth(depth: NDArray[np.floating], farthest: float = _FARTHEST) -> Picture:
@@ -93,16 +95,23 @@ def prediction_sheet(
     predictions: Mapping[str, NDArray[Any]],
     targets: Mapping[str, NDArray[Any]],
     zoom: int = 2,
+    *,
+    classes: Sequence[str] = CLASSES,
+    palette: NDArray[np.uint8] = PALETTE,
+    farthest: float = _FARTHEST,
 ) -> Image.Image:
     """Lays out pictures with the prediction of each task beside its label.
 
     Args:
         images: Pictures [N, 3, H, W] in 0..1.
-        predictions: By task, from `segmentation` (class scores [N, 13, H, W] or labels [N, H, W]),
+        predictions: By task, from `segmentation` (class scores [N, C, H, W] or labels [N, H, W]),
             `depth` ([N, 1, H, W], metres), `normal` ([N, 3, H, W], of any length), `edge` and
             `albedo`.
         targets: Labels of the same tasks in the form of `decode`.
         zoom: Enlargement factor, 1 or more.
+        classes: Names of the C classes.
+        palette: Their colours, [C, 3].
+        farthest: Depth that is shown dark violet, see `colourise_depth`.
 
     Returns:
         An image with one row a picture, a heading above each column and the class colours below.
@@ -113,6 +122,10 @@ def prediction_sheet(
         ConfigError: (a ValueError) `zoom` is out of its range.
     """
     columns = {"image": [colourise_image(image) for image in images]}
+    colourisers = _COLOURISERS | {
+        "segmentation": lambda labels: colourise_segmentation(labels, palette),
+        "depth": lambda depth: colourise_depth(depth, farthest),
+    }
     for name, values in predictions.items():
         if name not in _COLOURISERS or name not in targets:
             raise data_error(
@@ -120,9 +133,9 @@ def prediction_sheet(
                 f"{name}; leave it out of the sheet"
             )
         shown = _to_label_form(name, values)
-        columns[f"{name} (predicted)"] = [_COLOURISERS[name](row) for row in shown]
-        columns[f"{name} (label)"] = [_COLOURISERS[name](row) for row in targets[name]]
-    return _lay_out(columns, zoom)
+        columns[f"{name} (predicted)"] = [colourisers[name](row) for row in shown]
+        columns[f"{name} (label)"] = [colourisers[name](row) for row in targets[name]]
+    return _lay_out(columns, zoom, classes, palette)
 
 
 def _to_label_form(name: str, predictions: NDArray[Any]) -> NDArray[Any]:
@@ -135,7 +148,12 @@ def _to_label_form(name: str, predictions: NDArray[Any]) -> NDArray[Any]:
     return predictions
 
 
-def _lay_out(columns: Mapping[str, Sequence[Picture]], zoom: int) -> Image.Image:
+def _lay_out(
+    columns: Mapping[str, Sequence[Picture]],
+    zoom: int,
+    classes: Sequence[str] = CLASSES,
+    palette: NDArray[np.uint8] = PALETTE,
+) -> Image.Image:
     """Puts columns of equally large pictures below their headings and the legend below them."""
     if zoom < 1:
         raise config_error(f"zoom: expected 1 or more, got {zoom}; use a larger factor")
@@ -144,7 +162,7 @@ def _lay_out(columns: Mapping[str, Sequence[Picture]], zoom: int) -> Image.Image
     pictures = pictures.resize(
         (pictures.width * zoom, pictures.height * zoom), Image.Resampling.NEAREST
     )
-    legend = _legend(pictures.width)
+    legend = _legend(pictures.width, classes, palette)
     height = _HEADING + pictures.height + legend.height
     sheet = Image.new("RGB", (pictures.width, height), _BACKGROUND)
     sheet.paste(pictures, (0, _HEADING))
@@ -155,14 +173,14 @@ def _lay_out(columns: Mapping[str, Sequence[Picture]], zoom: int) -> Image.Image
     return sheet
 
 
-def _legend(width: int) -> Image.Image:
+def _legend(width: int, classes: Sequence[str], palette: NDArray[np.uint8]) -> Image.Image:
     """The class colours with their names, wrapped to `width` pixels."""
     columns = max(1, width // _LEGEND_CELL)
-    lines = -(-len(CLASSES) // columns)
+    lines = -(-len(classes) // columns)
     legend = Image.new("RGB", (width, lines * _HEADING + 2), _BACKGROUND)
     pen = ImageDraw.Draw(legend)
-    for number, name in enumerate(CLASSES):
+    for number, name in enumerate(classes):
         left, top = number % columns * _LEGEND_CELL, number // columns * _HEADING + 2
-        pen.rectangle((left + 2, top + 1, left + 11, top + 10), fill=tuple(PALETTE[number]))
+        pen.rectangle((left + 2, top + 1, left + 11, top + 10), fill=tuple(palette[number]))
         pen.text((left + 15, top), name, fill=_INK)
     return legend

@@ -5,29 +5,47 @@ from __future__ import annotations
 import random
 import statistics
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
+
+Contender = Callable[[], float]
+"""Runs once and returns its CPU seconds."""
 
 
-@dataclass(frozen=True)
-class Timing:
-    """CPU time of a contender.
+class Ratio(NamedTuple):
+    """Quartiles over rounds of one contender's time divided by another's in the same round."""
 
-    Attributes:
-        milliseconds: Median.
-        ratio: Median over rounds of its time divided by the reference's in the same round.
-        low: First quartile of these ratios.
-        high: Third quartile.
-    """
-
-    milliseconds: float
-    ratio: float
     low: float
+    middle: float
     high: float
 
 
-def timed(run: Callable[[], object]) -> Callable[[], float]:
-    """Makes a contender of a function: its CPU seconds."""
+class Times:
+    """CPU seconds of several contenders, round by round.
+
+    Args:
+        seconds: Name -> one number a round.
+    """
+
+    def __init__(self, seconds: Mapping[str, list[float]]) -> None:
+        self.seconds = dict(seconds)
+
+    def milliseconds(self, name: str) -> float:
+        """Median."""
+        return 1000 * statistics.median(self.seconds[name])
+
+    def ratio(self, name: str, reference: str) -> Ratio:
+        """How much longer it takes than the reference."""
+        pairs = zip(self.seconds[name], self.seconds[reference], strict=True)
+        return Ratio(*statistics.quantiles([own / other for own, other in pairs], n=4))
+
+    def fastest(self, names: Iterable[str]) -> str:
+        """The one with the lowest median."""
+        return min(names, key=self.milliseconds)
+
+
+def timed(run: Callable[[], object]) -> Contender:
+    """Makes a contender of a function."""
 
     def contender() -> float:
         started = time.process_time()
@@ -37,29 +55,21 @@ def timed(run: Callable[[], object]) -> Callable[[], float]:
     return contender
 
 
-def interleave(
-    contenders: Mapping[str, Callable[[], float]], *, reference: str, rounds: int, warmup: int = 2
-) -> dict[str, Timing]:
+def interleave(contenders: Mapping[str, Contender], *, rounds: int, warmup: int = 2) -> Times:
     """Times all contenders once a round, in random order.
 
     Args:
-        contenders: Name -> function that runs and returns its CPU seconds.
-        reference: The contender that the others are divided by.
-        rounds: Number of rounds that count.
+        contenders: Name -> contender.
+        rounds: Number of rounds that count, at least 2.
         warmup: Number of rounds before.
     """
     order = list(contenders)
-    times: dict[str, list[float]] = {name: [] for name in contenders}
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
     shuffle = random.Random(0).shuffle
     for i in range(warmup + rounds):
         shuffle(order)
         for name in order:
-            seconds = contenders[name]()
+            spent = contenders[name]()
             if i >= warmup:
-                times[name].append(seconds)
-    result = {}
-    for name, own in times.items():
-        ratios = [t / r for t, r in zip(own, times[reference], strict=True)]
-        low, middle, high = statistics.quantiles(ratios, n=4)
-        result[name] = Timing(1000 * statistics.median(own), middle, low, high)
-    return result
+                seconds[name].append(spent)
+    return Times(seconds)

@@ -43,6 +43,29 @@ def corrupt(
     random = np.random.default_rng(seed)
     labels = np.unique(task)
     spoilt = np.sort(random.choice(labels, round(fraction * len(labels)), replace=False))
+    return spoil(y, task, spoilt, kind=kind, random=random), spoilt
+
+
+def spoil(
+    y: NDArray[np.float64],
+    task: NDArray,
+    spoilt: NDArray,
+    *,
+    kind: Corruption,
+    random: np.random.Generator,
+) -> NDArray[np.float64]:
+    """Spoils the targets of the tasks that are named; see `corrupt`.
+
+    Args:
+        y: Targets [n].
+        task: Task label of each row [n].
+        spoilt: Labels of the tasks.
+        kind: See `corrupt`.
+        random: Gives the draws.
+
+    Returns:
+        A changed copy of `y`.
+    """
     y = np.array(y, dtype=float)
     center = y.mean()
     for label in spoilt:
@@ -54,4 +77,4 @@ def corrupt(
             y[rows] = 2 * center - own
         else:
             y[rows] = random.normal(own.mean(), 3 * own.std(), len(own))
-    return y, spoilt
+    return y

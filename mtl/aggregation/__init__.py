@@ -16,6 +16,7 @@ from mtl.aggregation.krum import KrumWeighting
 from mtl.aggregation.mgda import MGDAWeighting
 from mtl.aggregation.moco import MoCo
 from mtl.aggregation.nash_mtl import NashMTLWeighting
+from mtl.aggregation.outlier_weights import OutlierWeighting
 from mtl.aggregation.pcgrad import PCGradWeighting
 from mtl.aggregation.preference import Preference
 from mtl.aggregation.sdmgrad import SDMGradWeighting
@@ -42,6 +43,7 @@ __all__ = [
     "MGDAWeighting",
     "MoCo",
     "NashMTLWeighting",
+    "OutlierWeighting",
     "PCGradWeighting",
     "Preference",
     "SDMGradWeighting",

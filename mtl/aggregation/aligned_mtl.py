@@ -6,10 +6,8 @@ import numpy as np
 from torch import Tensor
 
 from mtl.errors import ConfigError
-from mtl.linalg import equilibrate
+from mtl.linalg import equilibrate, principal_components
 from mtl.parts import Weighting
-
-_RANK = 1e-6
 
 
 class AlignedMTLWeighting(Weighting):
@@ -58,17 +56,16 @@ class AlignedMTLWeighting(Weighting):
         preference = 1 / len(gramian) if self.like == "torchjd" else 1.0
         if not scaled.rows.size:
             return scaled.expand(scaled.norms, preference)
-        sizes = np.linalg.eigvalsh(scaled.cosines)
-        rank = int((sizes > _RANK * sizes[-1]).sum())
         norms = scaled.norms / scaled.norms.max()
-        values, vectors = np.linalg.eigh(scaled.cosines * np.outer(norms, norms))
-        values, vectors = values[::-1][:rank], vectors[:, ::-1][:, :rank]
-        regular = values > len(norms) * np.finfo(np.float64).eps * values[0]
-        values, vectors = values[regular], vectors[:, regular]
-        scale = {
-            "min": values[-1],
-            "median": values[len(values) // 2],  # the lower one of an even number
-            "rmse": values.mean(),
+        values, vectors = principal_components(scaled.cosines)
+        # G = R R^T: singular values of R keep digits that eigenvalues of G lose.
+        left, sizes, _ = np.linalg.svd(norms[:, None] * vectors * np.sqrt(values), False)
+        regular = sizes > len(norms) * np.finfo(np.float64).eps * sizes[0]
+        left, sizes = left[:, regular], sizes[regular]
+        size = {
+            "min": sizes[-1],
+            "median": sizes[len(sizes) // 2],  # the lower one of an even number
+            "rmse": np.sqrt(np.mean(sizes**2)),
         }[self.scale]
-        weights = vectors * np.sqrt(scale / values) @ (vectors.sum(0) * preference)
+        weights = left * (size / sizes) @ (left.sum(0) * preference)
         return scaled.expand(weights, 0.0)

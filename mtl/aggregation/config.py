@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from mtl.errors import ConfigError
+from mtl.linalg import equilibrate, least_norm_solution
 from mtl.parts import Weighting
-
-# Eigenvalues of the cosines below this share of the largest are rounding of float32 rows.
-_RANK_TOLERANCE = 1e-12
 
 
 class ConFIGWeighting(Weighting):
@@ -29,8 +26,9 @@ class ConFIGWeighting(Weighting):
     The official code and TorchJD take the pseudo-inverse of the `[m, n]` matrix in float32, with a
     rank tolerance that grows with n: for a million parameters it drops directions of a tenth of the
     largest, and the cosines are no longer equal. Here it is that of the `[m, m]` cosines in
-    float64. As a function of the Gramian it runs at the representation as well. Where no direction
-    helps all (opposite gradients) the update is zero.
+    float64; their eigenvalues below 1e-6 of the largest count as zero, since the rounding of
+    float32 gradients leaves up to 1e-7. As a function of the Gramian it runs at the representation
+    as well. Where no direction helps all (opposite gradients) the update is zero.
 
     References:
         Liu, Chu, Thuerey. ConFIG: Towards Conflict-free Training of Physics Informed Neural
@@ -43,24 +41,17 @@ class ConFIGWeighting(Weighting):
 
     def forward(self, gramian: Tensor) -> Tensor:
         """Weights `[m]`, of any sign, from the Gramian `[m, m]`."""
-        # On the CPU in float64: an eigenvalue problem of m numbers.
-        gram = gramian.detach().cpu().double().numpy()
-        norms = np.sqrt(gram.diagonal().clip(min=0))
-        inverse = np.divide(1.0, norms, out=np.zeros_like(norms), where=norms > 0)
-        cosines = inverse[:, None] * gram * inverse
-        target = np.ones(len(gram))
+        scaled = equilibrate(gramian)
+        if not scaled.rows.size:
+            return scaled.expand(scaled.norms, 0.0)
+        target = np.ones(len(gramian))
         if self.preference is not None:
             target = np.array(self.preference)[np.arange(len(self.preference))[self._index()]]
-        values, vectors = np.linalg.eigh(cosines)
-        kept = values > _RANK_TOLERANCE * max(values[-1], 0.0)
-        components = vectors[:, kept].T @ target
-        components[abs(components) < _RANK_TOLERANCE * np.linalg.norm(target)] = 0.0
-        weights = vectors[:, kept] @ (components / values[kept])
-        square = (components**2 / values[kept]).sum()  # |u|^2 before normalization
+        solution = least_norm_solution(scaled.cosines, target[scaled.rows])
+        square = scaled.length(solution) ** 2  # |u|^2 before normalization
         if square > 0:
-            length = norms @ (cosines @ weights) / square
-            weights = length * weights
-        return torch.from_numpy(weights * inverse).to(gramian)
+            solution = solution * (scaled.norms @ scaled.cosines @ solution / square)
+        return scaled.expand(solution / scaled.norms, 0.0)
 
     def _index(self) -> slice | list[int]:
         return self.present.tolist() if isinstance(self.present, Tensor) else self.present

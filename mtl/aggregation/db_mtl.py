@@ -9,7 +9,7 @@ from mtl.parts import Aggregator
 
 
 class DBMTL(Aggregator):
-    """Moving averages of the tasks' gradients, all made as long as the longest (Alg. 1).
+    """Moving averages of the tasks' gradients, all made as long as the longest.
 
     `e_i <- g_i + beta_t (e_i - g_i)` with `beta_t = beta / t^decay`; the update is
     `sum_i (max_j |e_j| / |e_i|) e_i`. With the transform `log` this is DB-MTL; the preset has it.
@@ -44,7 +44,8 @@ class DBMTL(Aggregator):
         if self.beta:
             rows = self.memory.like(jacobian)
             self.memory.steps += 1
-            averages = jacobian.lerp(rows[self.present], self.beta / self.memory.steps**self.decay)
+            averages = rows[self.present]  # in place where all tasks are present
+            averages.lerp_(jacobian, 1 - self.beta / self.memory.steps**self.decay)
             rows[self.present] = averages
         norms = averages.norm(dim=1, dtype=torch.promote_types(jacobian.dtype, torch.float32))
         factors = torch.where(norms > 0, norms.max() / norms.where(norms > 0, 1.0), 0.0)

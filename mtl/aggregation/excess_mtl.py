@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import torch
 from torch import Tensor
 
+from mtl.aggregation.columns import blocks_of_columns
 from mtl.aggregation.memory import GradientMemory
 from mtl.errors import ConfigError
 from mtl.parts import Combiner, Needs
@@ -68,9 +69,10 @@ class ExcessMTL(Combiner):
     def forward(self, jacobian: Tensor) -> Tensor:
         """Weights `[m]` from the Jacobian `[m, n]`, and a step of the state."""
         sums = self.memory.like(jacobian)
-        squares = jacobian.square()
-        sums[self.present] += squares
-        excess = (squares / (sums[self.present] + _EPS).sqrt()).sum(1).to(self.first)
+        present = sums[self.present]  # in place where all tasks are present
+        parts = [_excess(*block) for block in blocks_of_columns(jacobian, present)]
+        excess = torch.stack(parts).sum(0).to(self.first)
+        sums[self.present] = present
         first = self.first[self.present]
         known = first > 0
         ratio = torch.where(known, excess / torch.where(known, first, 1.0), 0.0)
@@ -81,3 +83,10 @@ class ExcessMTL(Combiner):
         self.log_weights -= self.log_weights.max()
         weights = logs.softmax(0)
         return weights * len(weights) if self.like == "libmtl" else weights
+
+
+def _excess(rows: Tensor, sums: Tensor) -> Tensor:
+    """Part of the excess risks, `[m]`, that some columns give; adds to the sums of squares."""
+    squares = rows.square()
+    sums += squares
+    return (squares / (sums + _EPS).sqrt()).sum(1)

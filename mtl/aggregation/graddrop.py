@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from mtl.aggregation.columns import by_columns
 from mtl.errors import ConfigError
 from mtl.parts import Aggregator, Stochastic
 
@@ -28,6 +29,8 @@ class GradDrop(Aggregator, Stochastic):
         https://arxiv.org/abs/2010.06808
     """
 
+    columnwise = True
+
     def __init__(self, *, leak: float = 0.0, seed: int | None = None) -> None:
         super().__init__(seed)
         if not 0 <= leak <= 1:
@@ -36,10 +39,19 @@ class GradDrop(Aggregator, Stochastic):
 
     def forward(self, jacobian: Tensor) -> Tensor:
         """Direction `[n]` from the Jacobian `[m, n]`."""
-        total, magnitude = jacobian.sum(0), jacobian.abs().sum(0)
-        purity = 0.5 * (1 + total / torch.where(magnitude > 0, magnitude, 1.0))
-        draw = torch.empty_like(purity).uniform_(generator=self.generator(jacobian.device))
-        positive = (purity > draw) & (jacobian > 0)
-        negative = (purity <= draw) & (jacobian < 0)
-        kept = (jacobian * (positive | negative)).sum(0)
-        return kept + self.leak * (total - kept)
+        return by_columns(self._keep, jacobian, self._draw(jacobian))
+
+    def _draw(self, jacobian: Tensor) -> Tensor:
+        """A number for each column, the same whatever part of them this process sees."""
+        total = jacobian.shape[1] if self.held is None else self.held.total
+        draw = jacobian.new_empty(total).uniform_(generator=self.generator(jacobian.device))
+        return draw if self.held is None else draw[self.held.columns]
+
+    def _keep(self, rows: Tensor, draw: Tensor) -> Tensor:
+        """The sum of the positive or of the negative entries of each column, and the leak."""
+        positive, negative = rows.clamp_min(0).sum(0), rows.clamp_max(0).sum(0)
+        magnitude = positive - negative
+        purity = 0.5 * (1 + (positive + negative) / torch.where(magnitude > 0, magnitude, 1.0))
+        chosen = purity > draw
+        kept = torch.where(chosen, positive, negative)
+        return kept + self.leak * torch.where(chosen, negative, positive)

@@ -14,7 +14,7 @@ _CLOSEST = 1 - 1e-8
 
 
 class GradVacWeighting(Weighting, Stochastic):
-    """Gradients are turned until their cosines reach a moving average of past ones (Alg. 1).
+    """Gradients are turned until their cosines reach a moving average of past ones.
 
     For each task i, over the other tasks j in random order, with `p = cos(v_i, g_j)`, the target
     `t = t_ij`, and `r(x) = sqrt(1 - x^2)`: if `p < t` then

@@ -3,14 +3,12 @@
 import numpy as np
 from torch import Tensor
 
-from mtl.linalg import equilibrate
+from mtl.linalg import equilibrate, least_norm_solution
 from mtl.parts import Weighting
-
-_RANK = 1e-6
 
 
 class IMTLGWeighting(Weighting):
-    """The combination with equal projections on all gradients (Sec. 3.1).
+    """The combination with equal projections on all gradients.
 
     `<w J, g_i / |g_i|>` is the same for all i and `sum_i w_i = 1`; weights may be negative. With
     the cosines `K` and `x_i = w_i |g_i|` this is `K x = const`, solved here in the least-squares
@@ -36,8 +34,7 @@ class IMTLGWeighting(Weighting):
         if not scaled.rows.size:
             return scaled.expand(scaled.norms, 1 / len(gramian))
         inverse_norms = scaled.norms.min() / scaled.norms
-        ones = np.ones(len(scaled.rows))
-        solution = np.linalg.pinv(scaled.cosines, rcond=_RANK, hermitian=True) @ ones
+        solution = least_norm_solution(scaled.cosines, np.ones(len(scaled.rows)))
         weights = solution * inverse_norms
         if abs(weights.sum()) <= 1e-10 * max(np.abs(weights).sum(), inverse_norms.sum()):
             weights = inverse_norms

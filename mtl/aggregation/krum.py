@@ -10,7 +10,7 @@ from mtl.parts import Weighting
 
 
 class KrumWeighting(Weighting):
-    """The mean of the `num_selected` gradients that lie nearest to their neighbours (Sec. 4).
+    """The mean of the `num_selected` gradients that lie nearest to their neighbours.
 
     Each gradient is scored by the sum of its squared distances to its `m - f - 2` nearest others;
     those with the lowest scores are kept (Krum: one; several: Multi-Krum), with equal weights.

@@ -10,7 +10,7 @@ from mtl.parts import Weighting
 
 
 class MGDAWeighting(Weighting):
-    """The shortest vector in the convex hull of the gradients (Eq. 3).
+    """The shortest vector in the convex hull of the gradients.
 
     `min_w |w J|^2` over `w >= 0`, `sum w = 1`, solved exactly. The update descends on every task,
     or the point is Pareto stationary.

@@ -10,7 +10,7 @@ from mtl.parts import Aggregator
 
 
 class MoCo(Aggregator):
-    """Moving averages of the gradients, combined by slowly changing weights (Alg. 1).
+    """Moving averages of the gradients, combined by slowly changing weights.
 
     With the averages `y_i <- y_i - beta_t (y_i - g_i)` from zero, the weights move towards those of
     the shortest combination, `w <- P(w - gamma_t (Y Y^T + rho I) w)`, `P` the projection on the
@@ -68,7 +68,8 @@ class MoCo(Aggregator):
         rows = self.memory.like(jacobian)
         self.memory.steps += 1
         time = self.memory.steps
-        averages = rows[self.present].lerp(jacobian, self.beta / time**self.beta_decay)
+        averages = rows[self.present]  # in place where all tasks are present
+        averages.lerp_(jacobian, self.beta / time**self.beta_decay)
         rows[self.present] = averages
         weights = self.weights[self.present].to(jacobian)
         share = weights.sum()

@@ -3,12 +3,13 @@
 import torch
 from torch import Tensor
 
+from mtl.aggregation.columns import by_columns
 from mtl.errors import ConfigError
 from mtl.parts import Aggregator
 
 
 class TrimmedMean(Aggregator):
-    """At each coordinate the mean without the largest and smallest entries (Def. 2).
+    """At each coordinate the mean without the largest and smallest entries.
 
     Args:
         trim: How many entries are left out on each side, 0 or more; 0 is the mean. With fewer than
@@ -23,6 +24,8 @@ class TrimmedMean(Aggregator):
         Statistical Rates. ICML 2018. https://arxiv.org/abs/1803.01498
     """
 
+    columnwise = True
+
     def __init__(self, *, trim: int = 1) -> None:
         super().__init__()
         if trim < 0:
@@ -35,4 +38,9 @@ class TrimmedMean(Aggregator):
         trim = min(self.trim, (count - 1) // 2)
         if trim == 0:
             return jacobian.mean(0)
-        return torch.sort(jacobian, 0).values[trim : count - trim].mean(0)
+
+        def middle(rows: Tensor) -> Tensor:
+            ordered = torch.sort(rows.T.contiguous(), 1).values
+            return ordered[:, trim : count - trim].mean(1)
+
+        return by_columns(middle, jacobian)

@@ -10,7 +10,7 @@ from mtl.parts import Weighting
 class UPGradWeighting(Weighting):
     """The mean of the gradients, each projected onto the cone of directions that harm no task.
 
-    `w = sum_i v_i / m`, `v_i = argmin_v |v J|^2` over `v >= e_i` (Proposition 1): `v_i J`
+    `w = sum_i v_i / m`, `v_i = argmin_v |v J|^2` over `v >= e_i`: `v_i J`
     is the point nearest to `g_i` of the dual cone `{d: <g_j, d> >= 0 for all j}`.
 
     The m quadratic programs are solved by active sets on rows of length one: TorchJD's adds 1e-4 of
@@ -29,8 +29,10 @@ class UPGradWeighting(Weighting):
         scaled = equilibrate(gramian)
         count = len(gramian)
         weights = np.zeros(len(scaled.rows))
+        support = None
         for i, norm in enumerate(scaled.norms):
-            projection = nonnegative_qp(scaled.cosines, scaled.cosines[i])
+            projection = nonnegative_qp(scaled.cosines, scaled.cosines[i], support)
+            support = projection > 0  # often a good guess for the next
             projection[i] += 1.0
             weights += norm * projection
         return scaled.expand(weights / scaled.norms / count, 1 / count)

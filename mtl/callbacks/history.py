@@ -37,7 +37,7 @@ class History(lightning.Callback):
             return
         if self.rows and self.rows[-1]["step"] == step:
             return  # another part of the same accumulated step
-        self._record(trainer, ("train/", "balancer/", "cosine/"))
+        self._record(trainer, ("train/", "balancer/", "cosine/", "gate/"))
 
     def on_validation_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule

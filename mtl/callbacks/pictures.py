@@ -37,7 +37,7 @@ class Pictures(lightning.Callback):
             self.folder.mkdir(parents=True, exist_ok=True)
             histories[0].write(self.folder.parent / "history.csv")
             for path in draw_curves(histories[0].rows, self.folder):
-                _show(trainer.loggers, path, trainer.global_step)
+                show(trainer.loggers, path, trainer.global_step)
 
     def on_test_batch_end(
         self,
@@ -61,7 +61,7 @@ class Pictures(lightning.Callback):
             self.folder.mkdir(parents=True, exist_ok=True)
             path = self.folder / "predictions.png"
             sheet.save(path)
-            _show(trainer.loggers, path, trainer.global_step)
+            show(trainer.loggers, path, trainer.global_step)
 
     def _first(self, values: Any) -> Any:
         """The first samples, on the CPU, in full precision."""
@@ -71,7 +71,14 @@ class Pictures(lightning.Callback):
         return first.float() if first.is_floating_point() else first
 
 
-def _show(loggers: list[Logger], path: Path, step: int) -> None:
+def show(loggers: list[Logger], path: Path, step: int) -> None:
+    """Passes a picture on to the loggers that show pictures.
+
+    Args:
+        loggers: Of the trainer.
+        path: The file.
+        step: Optimizer steps so far.
+    """
     for logger in loggers:
         if isinstance(logger, TensorBoardLogger):
             pixels = np.asarray(Image.open(path).convert("RGB"))

@@ -1,6 +1,8 @@
 """Small dense problems on Gramians: exact, in float64."""
 
+from mtl.linalg.affinity import gram_cosines, gram_norm, nonzero
 from mtl.linalg.bargaining import fair_weights
+from mtl.linalg.dependent import least_norm_solution, principal_components
 from mtl.linalg.equilibrate import Equilibrated, equilibrate
 from mtl.linalg.gramian import cosines, gramian, inner_products
 from mtl.linalg.min_norm import min_norm_weights
@@ -12,9 +14,14 @@ __all__ = [
     "cosines",
     "equilibrate",
     "fair_weights",
+    "gram_cosines",
+    "gram_norm",
     "gramian",
     "inner_products",
+    "least_norm_solution",
     "min_norm_weights",
     "nonnegative_qp",
+    "nonzero",
+    "principal_components",
     "project_simplex",
 ]

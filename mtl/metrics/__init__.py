@@ -7,6 +7,7 @@ valid has been seen the value is NaN.
 
 from mtl.metrics.delta import delta_m, delta_p, relative_gain
 from mtl.metrics.depth import AbsoluteError, RelativeError
+from mtl.metrics.distribution import frechet_distance, precision_recall
 from mtl.metrics.normals import MeanAngle, MedianAngle, WithinAngle
 from mtl.metrics.segmentation import MeanIoU, PixelAccuracy
 
@@ -20,5 +21,7 @@ __all__ = [
     "WithinAngle",
     "delta_m",
     "delta_p",
+    "frechet_distance",
+    "precision_recall",
     "relative_gain",
 ]

@@ -2,5 +2,7 @@
 
 from mtl.parts import Regularizer
 from mtl.regularizers.activity import Activity
+from mtl.regularizers.alignment import CSA, csa
+from mtl.regularizers.regulation import TSR, tsr
 
-__all__ = ["Activity", "Regularizer"]
+__all__ = ["CSA", "TSR", "Activity", "Regularizer", "csa", "tsr"]

@@ -3,11 +3,15 @@
 from mtl.report.baseline import Baseline, find_baseline
 from mtl.report.cost import describe_cost
 from mtl.report.curves import draw_curves
-from mtl.report.results import Results, protocol_of
+from mtl.report.memory import PeakMemory
+from mtl.report.results import FAILURE, FILE, Results, protocol_of
 from mtl.report.table import print_table
 
 __all__ = [
+    "FAILURE",
+    "FILE",
     "Baseline",
+    "PeakMemory",
     "Results",
     "describe_cost",
     "draw_curves",

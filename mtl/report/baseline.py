@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,7 +45,7 @@ def find_baseline(
     Raises:
         DataError: A place that was named holds no single-task run of that protocol.
     """
-    alone = len(results.metrics) == 1 and where == "auto"  # it is a baseline itself
+    alone = results.single and where == "auto"  # it is a baseline itself
     if where is None or alone:
         return None
     folders = list(searched) if where == "auto" else [Path(where)]
@@ -57,7 +57,7 @@ def find_baseline(
             "tasks=[TASK] for each task, or leave `baseline` at auto."
         )
     if own is None and published is not None:
-        return _published(results, published)
+        return published_values(published, results.protocol, results.metrics)
     return own
 
 
@@ -68,9 +68,9 @@ def _own_runs(results: Results, folders: Sequence[Path]) -> Baseline | None:
             run = Results.read(path)
         except DataError:
             continue  # another program's file, or a run that was killed while writing
-        (task, *others) = run.metrics
-        if run.protocol == results.protocol and not others and task in found:
-            found[task].append(run.metrics[task])
+        if run.protocol == results.protocol and run.single:
+            for task in run.metrics.keys() & found.keys():
+                found[task].append(run.metrics[task])
     if not all(found.values()):
         return None
     values = {
@@ -89,10 +89,18 @@ def _files(folders: Sequence[Path]) -> list[Path]:
     return paths
 
 
-def _published(results: Results, path: Path) -> Baseline | None:
+def published_values(path: Path, protocol: str, tasks: Iterable[str]) -> Baseline | None:
+    """Single-task values that stand in a file.
+
+    Args:
+        path: YAML file with a list of entries `protocol`, `source`, `values`; may be missing.
+        protocol: The digest that an entry must have.
+        tasks: The tasks that it must have.
+    """
+    if not path.is_file():
+        return None
     for entry in yaml.safe_load(path.read_text()):
         values: Values = entry["values"]
-        if entry["protocol"] == results.protocol and set(results.metrics) <= set(values):
-            chosen = {task: values[task] for task in results.metrics}
-            return Baseline(chosen, entry["source"])
+        if entry["protocol"] == protocol and set(tasks) <= set(values):
+            return Baseline({task: values[task] for task in tasks}, entry["source"])
     return None

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from mtl.aggregation.memory import GradientMemory
 from mtl.balancer import Balancer
 from mtl.model import MultiTaskModel
 from mtl.parts import Needs
 
 _MIB = 2**20
-_AGAIN = Needs.RECOMPUTE | Needs.AFTER_STEP
 
 
 def describe_cost(balancer: Balancer, model: MultiTaskModel, num_tasks: int) -> str:
-    """Backward passes, memory and exchange between processes of a training step, in one sentence.
+    """Backward passes, memory and exchange between processes of a training step, in words.
+
+    Passes are those of a step that computes all there is to compute: methods that reuse weights, or
+    have fewer objectives than tasks, take fewer.
 
     Args:
         balancer: What turns losses into gradients.
@@ -19,23 +22,38 @@ def describe_cost(balancer: Balancer, model: MultiTaskModel, num_tasks: int) -> 
         num_tasks: Number of tasks.
     """
     needs = balancer.needs
-    shared = sum(p.numel() for p in model.parameter_groups().shared)
-    rows = needs & (Needs.GRAMIAN | Needs.JACOBIAN) and num_tasks > 1
+    shared = model.parameter_groups().shared
+    rows = bool(needs & (Needs.GRAMIAN | Needs.JACOBIAN)) and num_tasks > 1
     if not rows:
-        passes, memory = "1 backward pass", ""
+        passes, memory = "1 backward pass", "no rows of gradients kept"
         exchanged = "the losses and one gradient"
     elif balancer.level == "representation":
         passes = f"{num_tasks} backward passes through the heads, 1 through the backbone"
-        memory = f", {num_tasks} gradients of the representation kept"
+        memory = f"{num_tasks} gradients of the representation kept"
         exchanged = f"the losses, {num_tasks}x{num_tasks} products and one gradient"
     else:
-        passes = f"{num_tasks} backward passes"
-        mebibytes = 4 * num_tasks * shared / _MIB
+        passes = f"{num_tasks + bool(balancer.regularizers)} backward passes"
+        mebibytes = num_tasks * sum(p.numel() * p.element_size() for p in shared) / _MIB
         most = "at most " if Needs.JACOBIAN not in needs else ""
-        memory = f", {most}{mebibytes:.1f} MiB of rows"
+        memory = f"{most}{mebibytes:.1f} MiB of rows"
         exchanged = f"the losses and {num_tasks} gradients"
-    again = ", and the batch is evaluated again" if needs & _AGAIN else ""
+    if Needs.SALIENCY in needs:
+        memory += ", second derivatives through the heads"
+    if rows and any(isinstance(module, GradientMemory) for module in balancer.modules()):
+        memory += ", as much again kept from step to step and in checkpoints"
+    count = sum(p.numel() for p in shared)
+    again = _again(balancer, num_tasks)
     return (
-        f"A step takes {passes}{memory}{again}. Shared parameters: {shared:,}. With several "
+        f"A step takes {passes}, {memory}{again}. Shared parameters: {count:,}. With several "
         f"processes, {exchanged} are summed over them."
     )
+
+
+def _again(balancer: Balancer, num_tasks: int) -> str:
+    """What is evaluated beyond the one point."""
+    again = ""
+    if balancer.sharpness is not None:
+        again += f", and {balancer.sharpness.describe(num_tasks)}"
+    if Needs.AFTER_STEP in balancer.needs:
+        again += ", and one forward pass after the optimizer's step"
+    return again

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 
@@ -15,7 +16,7 @@ from matplotlib.axes import Axes
 Rows = Sequence[dict[str, float]]
 
 # Okabe and Ito's colours: distinct for colour-blind readers too.
-_COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
+COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
 
 
 def draw_curves(rows: Rows, folder: Path) -> list[Path]:
@@ -23,14 +24,14 @@ def draw_curves(rows: Rows, folder: Path) -> list[Path]:
 
     Args:
         rows: Dicts with `step` and scalars by name, as `History` keeps them.
-        folder: Where `losses.png`, `metrics.png`, `weights.png` and `cosines.png` go; a picture
-            without data is not made.
+        folder: Where `losses.png`, `metrics.png`, `weights.png`, `cosines.png` and `gates.png` go;
+            a picture without data is not made.
 
     Returns:
         The files written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    names = sorted({name for row in rows for name in row})
+    names = list(dict.fromkeys(name for row in rows for name in row))
     tasks = [name.removeprefix("train/loss/") for name in names if name.startswith("train/loss/")]
     written = []
     for file, draw in (
@@ -38,6 +39,7 @@ def draw_curves(rows: Rows, folder: Path) -> list[Path]:
         ("metrics.png", _metrics),
         ("weights.png", _weights),
         ("cosines.png", _cosines),
+        ("gates.png", _gates),
     ):
         figure = draw(rows, names, tasks)
         if figure is not None:
@@ -88,6 +90,15 @@ def _cosines(rows: Rows, names: Sequence[str], tasks: Sequence[str]) -> plt.Figu
     return figure
 
 
+def _gates(rows: Rows, names: Sequence[str], tasks: Sequence[str]) -> plt.Figure | None:
+    del tasks
+    lines = [(n, n.removeprefix("gate/")) for n in names if n.startswith("gate/")]
+    figure = _panels(rows, {"share of the second expert": lines}, names)
+    if figure is not None:
+        figure.axes[0].set_ylim(-0.02, 1.02)
+    return figure
+
+
 def _panels(
     rows: Rows, panels: dict[str, list[tuple[str, str]]], names: Sequence[str]
 ) -> plt.Figure | None:
@@ -106,18 +117,28 @@ def _panels(
         count, columns, figsize=(width * columns, 3.2 * count), squeeze=False, layout="constrained"
     )
     for axes, (title, lines) in zip(grid.flat, panels.items(), strict=False):
-        for colour, (name, label) in enumerate(lines):
-            _line(axes, rows, name, label, _COLOURS[colour % len(_COLOURS)])
+        for (name, label), colour in zip(lines, _colours(len(lines)), strict=True):
+            _line(axes, rows, name, label, colour)
         axes.set_title(title, fontsize=10)
         axes.set_xlabel("step")
         axes.grid(alpha=0.3)
-        axes.legend(fontsize=8)
+        if len(lines) <= len(COLOURS):
+            axes.legend(fontsize=8)
+        else:
+            axes.legend(fontsize=6, loc="center left", bbox_to_anchor=(1, 0.5))
     for axes in list(grid.flat)[len(panels) :]:
         axes.set_visible(False)
     return figure
 
 
-def _line(axes: Axes, rows: Rows, name: str, label: str, colour: str) -> None:
+def _colours(count: int) -> Sequence[Any]:
+    """Distinct ones, or for more lines a scale from the first to the last."""
+    if count <= len(COLOURS):
+        return COLOURS[:count]
+    return list(mpl.colormaps["viridis"]([i / (count - 1) for i in range(count)]))
+
+
+def _line(axes: Axes, rows: Rows, name: str, label: str, colour: Any) -> None:
     points = [(row["step"], row[name]) for row in rows if name in row]
     steps, values = zip(*points, strict=True)
     marker = "o" if len(points) < 30 else None

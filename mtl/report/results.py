@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,8 @@ from typing import Any
 from mtl.errors import DataError
 
 FILE = "metrics.json"
+FAILURE = "error.txt"
+"""Where a run that failed leaves its traceback."""
 _VERSION = 1
 
 # What comparable runs have in common; nothing else decides the protocol.
@@ -22,7 +24,6 @@ _TRAINER = (
     *("gradient_clip_val", "limit_train_batches", "limit_test_batches", "overfit_batches"),
     *("fast_dev_run", "devices", "num_nodes"),
 )
-_FREE = ("cache_dir",)
 
 
 @dataclass
@@ -37,7 +38,10 @@ class Results:
             optimizer, epochs), but not of the balancer, the seed and the choice of tasks.
         metrics: Task -> metric -> value on the test data.
         higher_is_better: Task -> metric -> direction.
-        info: Steps, skipped steps, seconds, versions.
+        shared: Whether the tasks shared parameters. If not, or with one task, the values are
+            single-task values.
+        info: Seconds and steps of the training (of a `resumed` run, the seconds of the rest alone),
+            `peak_memory` in bytes, skipped steps.
         delta_m: Mean relative drop against the baseline in percent, lower is better.
         delta_p: Relative gain, mean within each task first, in percent, higher is better.
         baseline: Where the single-task values came from.
@@ -49,10 +53,16 @@ class Results:
     protocol: str
     metrics: dict[str, dict[str, float]]
     higher_is_better: dict[str, dict[str, bool]]
+    shared: bool = True
     info: dict[str, Any] = field(default_factory=dict)
     delta_m: float | None = None
     delta_p: float | None = None
     baseline: str | None = None
+
+    @property
+    def single(self) -> bool:
+        """Whether the values are single-task values."""
+        return len(self.metrics) == 1 or not self.shared
 
     def write(self, folder: Path) -> Path:
         """Writes `metrics.json` into a folder, all of it or nothing."""
@@ -80,15 +90,20 @@ class Results:
             raise DataError(f"{path} is not the result of a run: {error}.") from error
 
 
-def protocol_of(config: Mapping[str, Any]) -> str:
+def protocol_of(config: Mapping[str, Any], free: Collection[str] = ("cache_dir",)) -> str:
     """Digest of what comparable runs have in common.
 
     Args:
         config: The resolved configuration as plain data.
+        free: Arguments of the data set that do not change what is measured.
     """
     kept = {part: config.get(part) for part in _PARTS}
     kept["trainer"] = {key: config["trainer"].get(key) for key in _TRAINER}
-    data = {k: v for k, v in config["dataset"].items() if k not in _FREE}
+    data = {k: v for k, v in config["dataset"].items() if k not in free}
     kept["dataset"] = data
+    if config.get("corrupt_tasks") is not None:
+        kept["corrupt_tasks"] = config["corrupt_tasks"]
+    if config.get("selection", "last") != "last":
+        kept["selection"] = config["selection"]
     text = json.dumps(kept, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:12]

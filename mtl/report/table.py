@@ -46,13 +46,13 @@ def print_table(results: Results, baseline: Baseline | None, console: Console) -
     console.print(table)
     if baseline is not None:
         remark = f"Single-task values: {results.baseline}."
-    elif len(results.metrics) == 1:
+    elif results.single:
         remark = (
-            "A single-task run: runs with more tasks and the same protocol are compared with it."
+            "A single-task run: runs with shared tasks and the same protocol are compared with it."
         )
     else:
         remark = (
             "No single-task runs of this protocol are known: gains are not shown. Make them with "
-            "the same options and tasks=[TASK], once for each task."
+            "the same options and balancer=stl (or tasks=[TASK], once for each task)."
         )
     console.print(remark, markup=False, highlight=False)

@@ -7,6 +7,7 @@ from mtl.scalarization.equal import EqualWeighting
 from mtl.scalarization.famo import FAMO
 from mtl.scalarization.gls import GeometricMean
 from mtl.scalarization.gradnorm import GradNorm
+from mtl.scalarization.group_dro import GroupDRO
 from mtl.scalarization.imtl_l import IMTLLoss
 from mtl.scalarization.rlw import RandomLossWeighting
 from mtl.scalarization.stch import STCH
@@ -20,6 +21,7 @@ __all__ = [
     "EqualWeighting",
     "GeometricMean",
     "GradNorm",
+    "GroupDRO",
     "IMTLLoss",
     "RandomLossWeighting",
     "Scalarizer",

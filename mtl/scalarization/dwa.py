@@ -8,7 +8,7 @@ from mtl.parts import Scalarizer
 
 
 class DynamicWeightAverage(Scalarizer):
-    """Larger weights for tasks whose loss falls slowly (Eq. 7).
+    """Larger weights for tasks whose loss falls slowly.
 
     `w_i(t) = m softmax_i(r_i / temperature)`, `r_i = L_i(t-1) / L_i(t-2)`, where `L_i(t)` is the
     mean loss of epoch t. The first two epochs have weights of one. A task without labels in one of

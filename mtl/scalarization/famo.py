@@ -16,7 +16,7 @@ _EPS = 1e-8  # keeps the logarithm finite at the bound, as in the official code
 
 
 class FAMO(Scalarizer):
-    """All losses fall at the same relative rate, at the cost of one more forward pass (Alg. 1).
+    """All losses fall at the same relative rate, at the cost of one more forward pass.
 
     With `D_i = L_i - b_i + 1e-8` and `z = softmax(xi)` the step is along the gradient of
     `c sum_i z_i log D_i`, `c = 1 / sum_i (z_i / D_i)`: a convex combination of the tasks'
@@ -42,7 +42,7 @@ class FAMO(Scalarizer):
         ConfigError: A loss is below its bound.
 
     References:
-        Liu, Feng, Stone, Liu. FAMO: Fast Adaptive Multitask Optimization. NeurIPS 2023 (Alg. 1).
+        Liu, Feng, Stone, Liu. FAMO: Fast Adaptive Multitask Optimization. NeurIPS 2023.
         https://arxiv.org/abs/2306.03792
     """
 

@@ -20,11 +20,11 @@ _FLOOR = 1e-6
 
 
 class GradNorm(Combiner):
-    """Weights learned so that weighted gradients have like norms, larger for slow tasks (Alg. 1).
+    """Weights learned so that weighted gradients have like norms, larger for slow tasks.
 
     With gradient norms `n_i`, `G_i = w_i n_i`, and the rate `r_i = R_i / mean R`,
     `R_i = L_i / L_i(0)`, Adam takes a step on the weights along the gradient of
-    `sum_i |G_i - mean(G) r_i^alpha|` (Eq. 2, the target held constant), and they are scaled to
+    `sum_i |G_i - mean(G) r_i^alpha|` (the target held constant), and they are scaled to
     sum m. The model's step is along `sum_i w_i L_i` with the weights before that, in the heads as
     well.
 

@@ -2,5 +2,6 @@
 
 from mtl.parts import Sharpness
 from mtl.sharpness.joint import JointSAM
+from mtl.sharpness.task_sam import TaskSAM
 
-__all__ = ["JointSAM", "Sharpness"]
+__all__ = ["JointSAM", "Sharpness", "TaskSAM"]

@@ -17,8 +17,8 @@ class Log(Transform):
     rule for non-finite losses.
 
     References:
-        Lin, Jiang, Ye, Zhang, Chen, Chen, Liu, Kwok. Dual-Balancing for Multi-Task Learning
-        (Sec. 3.1). https://arxiv.org/abs/2308.12029
+        Lin, Jiang, Ye, Zhang, Chen, Chen, Liu, Kwok. Dual-Balancing for Multi-Task Learning.
+        https://arxiv.org/abs/2308.12029
     """
 
     elementwise = True

@@ -1,24 +1,82 @@
 """Published single-task values belong to the protocols that the configurations have now."""
 
+import pytest
 import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.utils import get_class
 from omegaconf import OmegaConf
 
-from benchmarks.scenes.benchmark import Scenes
+from mtl.config import build
 from mtl.report import protocol_of
-from tests.support import ROOT, compose_config
+from tests.support import CONFIGS, PRESETS, ROOT, compose_config
 
-PARTS = ("dataset", "model", "optimizer", "scheduler", "trainer")
+PARTS = ("dataset", "model", "optimizer", "scheduler", "trainer", "selection")
+FILES = sorted((ROOT / "benchmarks" / "baselines").glob("*.yaml"))
+ENTRIES = [
+    pytest.param(path.stem, entry, id=f"{path.stem}-{entry.get('experiment', 'default')}")
+    for path in FILES
+    for entry in yaml.safe_load(path.read_text())
+]
 
 
-def test_scenes():
-    config = compose_config("dataset=scenes")
-    plain = {part: OmegaConf.to_container(config[part], resolve=True) for part in PARTS}
-    (entry,) = yaml.safe_load((ROOT / "benchmarks" / "baselines" / "scenes.yaml").read_text())
-    assert entry["protocol"] == protocol_of(plain)
-    tasks = {task.name: task for task in Scenes().tasks(lambda size: _Head(size))}
+def protocol(option):
+    config = compose_config(option)
+    plain = OmegaConf.to_container(
+        OmegaConf.masked_copy(config, PARTS), resolve=True, throw_on_missing=False
+    )
+    return protocol_of(plain, get_class(config.dataset._target_).free)
+
+
+@pytest.mark.parametrize(("dataset", "entry"), ENTRIES)
+def test_protocol_and_metrics(dataset, entry):
+    experiment = entry.get("experiment")
+    option = f"experiment={experiment}" if experiment else f"dataset={dataset}"
+    assert entry["protocol"] == protocol(option)
+    assert entry["source"]
+    benchmark = build(compose_config(option).dataset)
+    tasks = {task.name: task for task in benchmark.tasks(lambda size: _Head(size))}
     assert entry["values"].keys() == tasks.keys()
     for name, values in entry["values"].items():
         assert values.keys() == tasks[name].metrics.keys()
+
+
+@pytest.mark.parametrize("dataset", ["nyuv2", "cityscapes", "office31", "office_home"])
+def test_a_data_set_alone_is_its_first_recipe(dataset):
+    first, *_ = yaml.safe_load((ROOT / "benchmarks" / "baselines" / f"{dataset}.yaml").read_text())
+    assert protocol(f"dataset={dataset}") == first["protocol"]
+
+
+@pytest.mark.parametrize(
+    ("option", "changes"),
+    [
+        ("dataset.data_dir=elsewhere", False),
+        ("dataset.num_workers=9", False),
+        ("dataset.download=true", False),
+        ("dataset.resize=[96,128]", True),
+        ("dataset.augment=reference", True),
+        ("selection=mean", True),
+        ("model.backbone.pretrained=false", True),
+    ],
+)
+def test_what_makes_a_protocol(option, changes):
+    config = compose_config("dataset=nyuv2", option)
+    plain = OmegaConf.to_container(OmegaConf.masked_copy(config, PARTS), resolve=True)
+    free = get_class(config.dataset._target_).free
+    assert (protocol_of(plain, free) != protocol("dataset=nyuv2")) == changes
+
+
+@pytest.mark.parametrize(
+    "path", sorted((CONFIGS / "sweep").glob("*_table*.yaml")), ids=lambda p: p.stem
+)
+def test_tables_name_what_there_is(path):
+    params = yaml.safe_load(path.read_text())["hydra"]["sweeper"]["params"]
+    assert (CONFIGS / "experiment" / f"{params['experiment']}.yaml").is_file()
+    override = OverridesParser.create().parse_override(f"balancer={params['balancer']}")
+    names = [str(name) for name in override.sweep_iterator()]
+    assert len(set(names)) == len(names)
+    assert set(names) <= {*PRESETS, "rep_mtl"}
+    assert {"ew", "ew_log", "rep_mtl"} <= set(names)
+    assert params["seed"] == "0,1,2"
 
 
 class _Head:

@@ -11,15 +11,21 @@ from benchmarks.base import Benchmark
 from mtl import Balancer
 from mtl.aggregation import MGDAWeighting
 from mtl.config import build, build_all, check_arguments
+from mtl.diffusion import Denoiser, Noisy
 from mtl.scalarization import EqualWeighting, UncertaintyWeighting
 from mtl.transforms import Log
-from tests.support import CONFIGS, PRESETS, assert_same, compose_config, state_of
+from tests.support import CONFIGS, PRESETS, assert_same, compose_config, set_num_tasks, state_of
 
 FILES = sorted(CONFIGS.rglob("*.yaml"))
 OPTIONS = {
     f"{path.parent.relative_to(CONFIGS).as_posix()}={path.stem}"
     for path in FILES
     if path.parent != CONFIGS
+}
+COMPANIONS = {  # options that others ask for
+    "logger=wandb": ["logger.wandb.name=run"],
+    "dataset=diffusion_folder": ["dataset.data_dir=."],
+    **{f"model=denoiser_{name}": ["dataset=diffusion_mnist"] for name in ("mlp", "unet", "dit")},
 }
 LISTS = ("balancer/transforms=", "balancer/regularizers=")
 
@@ -45,17 +51,14 @@ def test_all_groups_are_covered():
     groups = {option.split("=")[0] for option in OPTIONS}
     assert groups == {
         "balancer", "balancer/combine", "balancer/regularizers", "balancer/sharpness",
-        "balancer/transforms", "callbacks", "dataset", "debug", "experiment", "logger", "model",
-        "optimizer", "scheduler", "sweep", "trainer",
+        "balancer/transforms", "callbacks", "dataset", "debug", "experiment", "logger",
+        "model", "optimizer", "scheduler", "selection", "sharing", "sweep", "trainer",
     }  # fmt: skip
 
 
 @pytest.mark.parametrize("option", sorted(OPTIONS))
 def test_option_composes_and_passes_the_checks(option):
-    if option.startswith("logger=wandb"):
-        config = composed(option, "logger.wandb.name=run")
-    else:
-        config = composed(override(option))
+    config = composed(override(option), *COMPANIONS.get(option, ()))
     check_arguments(config)
     assert config.dataset._target_.startswith("benchmarks.")
 
@@ -68,11 +71,12 @@ def test_option_composes_and_passes_the_checks(option):
 )
 def test_balancers_are_made(option, num_tasks):
     config = composed(override(option))
-    config.num_tasks = num_tasks
+    set_num_tasks(config, num_tasks)
     balancer = build(config.balancer)
     assert isinstance(balancer, Balancer)
     group, name = option.split("=")
-    if group == "balancer/combine" or (group == "balancer" and name not in ("default", "ew_log")):
+    named = f"balancer/combine={name}" in OPTIONS  # other presets fill other slots
+    if group == "balancer/combine" or (group == "balancer" and named):
         target = composed(f"balancer/combine={name}").balancer.combine._target_
         assert type(balancer.combine).__name__ == target.rsplit(".", 1)[1]
     elif group in ("balancer/transforms", "balancer/regularizers"):
@@ -101,24 +105,62 @@ def test_optimizers_and_schedulers_move_a_parameter(option, schedule):
         assert optimizer.param_groups[0]["lr"] == config.optimizer.lr
 
 
+RANDOM = "backbone.pretrained=false"
+SMALL = {  # models of published tables, made smaller and without their weights
+    "mtl.models.DilatedResNet": [RANDOM, "backbone.name=resnet18", "head.channels=8"],
+    "mtl.models.ResNet": [RANDOM],
+}
+
+
+def small(option, folder):
+    """The configuration of a data set whose data and model can be made here."""
+    companions = COMPANIONS.get(option, ())
+    config = composed(option, *companions)
+    target = config.model.backbone._target_
+    if target in SMALL:
+        pytest.importorskip("timm")
+    changes = [f"model.{change}" for change in SMALL.get(target, [])]
+    if config.dataset._target_.endswith("ManyTaskTable"):
+        file = folder / "table.csv"
+        rows = [f"{i % 7},{i % 2},{i}" for i in range(60)]
+        file.write_text("\n".join(["x,t,y", *rows]))
+        changes += ["dataset.name=null", f"dataset.csv={file}"]
+        changes += ["dataset.task_column=t", "dataset.target_column=y"]
+    return composed(option, *companions, *changes)
+
+
 @pytest.mark.parametrize("option", options("dataset"))
-def test_datasets_with_their_own_model(option):
-    config = composed(option)
+def test_datasets_with_their_own_model(option, tmp_path):
+    config = small(option, tmp_path)
     benchmark = build(config.dataset)
+    config.num_features = benchmark.num_features
     assert isinstance(benchmark, Benchmark)
     assert benchmark.batch_size == config.dataset.batch_size
     backbone, head = build(config.model.backbone), build(config.model.head)
     tasks = benchmark.tasks(lambda size: head(backbone.out_channels, size))
     assert len(tasks) > 1
     assert all(task.metrics for task in tasks)
-    shapes = {"scenes": (3, 64, 64), "multimnist": (1, 28, 28), "multidigits": (1, 12, 12)}
-    features = backbone(torch.zeros(2, *shapes[option.split("=")[1]]))
+    shapes = {
+        "scenes": (3, 64, 64),
+        "multimnist": (1, 28, 28),
+        "multidigits": (1, 12, 12),
+        "diffusion_gmm": (2,),
+        "diffusion_digits": (1, 8, 8),
+        "diffusion_mnist": (1, 28, 28),
+    }
+    pictures = shapes.get(option.split("=")[1], (3, 32, 32))
+    flat = benchmark.num_features
+    inputs = torch.zeros(2, *(pictures if flat is None else (flat,)))
+    if isinstance(backbone, Denoiser):
+        inputs = Noisy(inputs, torch.zeros(2).long(), torch.zeros(2).long(), torch.ones(2))
+    features = backbone(inputs)
     assert all(task.head(features).isfinite().all() for task in tasks)
 
 
 @pytest.mark.parametrize("option", options("model"))
-def test_models_are_those_of_some_data_set(option):
-    chosen = {composed(data).model.backbone._target_ for data in options("dataset")}
+def test_models_are_those_of_some_data_set_or_recipe(option):
+    recipes = [*options("dataset"), *options("experiment")]
+    chosen = {composed(recipe).model.backbone._target_ for recipe in recipes}
     assert composed(option).model.backbone._target_ in chosen
 
 
@@ -157,9 +199,11 @@ def test_trainers_are_made(option, tmp_path):
 
 
 def test_trainers_of_other_machines_differ_from_the_default_where_they_say():
-    default, gpu, ddp = (composed(f"trainer={name}").trainer for name in ("default", "gpu", "ddp"))
+    names = ("default", "gpu", "ddp", "fsdp")
+    default, gpu, ddp, fsdp = (composed(f"trainer={name}").trainer for name in names)
     assert {key for key in default if default[key] != gpu[key]} == {"accelerator"}
-    assert {key for key in default if default[key] != ddp[key]} == {"strategy", "devices"}
+    for several in (ddp, fsdp):
+        assert {key for key in default if default[key] != several[key]} == {"strategy", "devices"}
 
 
 PYTHON = {
@@ -181,7 +225,8 @@ def test_preset_equals_its_python_form(name):
 
 
 def test_presets_differ_from_each_other():
-    nodes = [str(composed(f"balancer={name}").balancer) for name in PRESETS]
+    configs = [composed(f"balancer={name}") for name in PRESETS]
+    nodes = [str((config.balancer, config.sharing)) for config in configs]
     assert len(set(nodes)) == len(nodes)
 
 

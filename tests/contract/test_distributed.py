@@ -1,4 +1,7 @@
-"""With 2 processes every registered balancer gives what one process gives on the joint batch."""
+"""With 2 processes every registered balancer gives what one process gives on the joint batch.
+
+But for terms that are defined on the samples of a process: they are averaged over processes.
+"""
 
 from pathlib import Path
 
@@ -8,10 +11,12 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from mtl import Step
+from mtl.distributed import Held
 from tests.support import VARIANTS, ToyData, make_balancer, make_model, state_of
 
 WORLD = 2
 STEPS = 3
+COLUMNS = (1, 7, 8)
 
 
 def batches(kind):
@@ -46,12 +51,33 @@ def train(variant, kind, rows):
     return state_of(model) | {f"balancer.{k}": v for k, v in state_of(balancer).items()}
 
 
+def there_and_back(columns):
+    """Two rows, the sum of each scattered over the processes and gathered again."""
+    held = Held.here(columns)
+    rows = torch.arange(2.0 * columns).view(2, -1) * (dist.get_rank() + 1)
+    return held.all_gather(torch.stack([held.reduce_scatter(row) for row in rows]))
+
+
+def first_gradient(variant, rows, *, without_terms=False):
+    model, tasks = make_model(dtype=torch.float64)
+    inputs, targets = batches("partial")[0]
+    batch = inputs[rows], {name: values[rows] for name, values in targets.items()}
+    balancer = make_balancer(variant).double()
+    if without_terms:
+        balancer.regularizers.clear()
+    balancer.backward(Step.evaluate(model, tasks, batch, needs=balancer.needs))
+    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in model.parameters()]
+    return torch.cat([g.reshape(-1) for g in gradients])
+
+
 def process(rank, folder):
     torch.set_num_threads(1)
     store = f"file://{folder}/store"
     dist.init_process_group("gloo", init_method=store, rank=rank, world_size=WORLD)
     rows = slice(4 * rank, 4 * rank + 4)
     results = {(v, k): train(v, k, rows) for v in VARIANTS for k in ("full", "partial")}
+    results |= {columns: there_and_back(columns) for columns in COLUMNS}
+    results |= {v: first_gradient(v, rows) for v in VARIANTS if local(v)}
     torch.save(results, Path(folder) / f"{rank}.pt")
     dist.destroy_process_group()
 
@@ -63,7 +89,11 @@ def results(tmp_path_factory):
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(WORLD)]
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+def local(variant):
+    return any(part.local for part in make_balancer(variant).regularizers.values())
+
+
+@pytest.mark.parametrize("variant", [v for v in VARIANTS if not local(v)])
 @pytest.mark.parametrize("kind", ["full", "partial"])
 def test_two_processes_equal_one(results, variant, kind):
     expected = train(variant, kind, slice(None))
@@ -74,3 +104,32 @@ def test_two_processes_equal_one(results, variant, kind):
             torch.testing.assert_close(
                 found[name], value, rtol=1e-5, atol=1e-12, equal_nan=True, msg=f"{rank} {name}"
             )
+
+
+@pytest.mark.parametrize("columns", COLUMNS)
+def test_columns_are_shared_evenly_or_not(results, columns):
+    expected = torch.arange(2.0 * columns).view(2, -1) * sum(range(1, WORLD + 1))
+    for rank in range(WORLD):
+        torch.testing.assert_close(results[rank][columns], expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("variant", [v for v in VARIANTS if local(v)])
+@pytest.mark.parametrize("kind", ["full", "partial"])
+def test_processes_agree_on_local_terms(results, variant, kind):
+    first, second = (r[variant, kind] for r in results)
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        assert torch.equal(value, second[name]), name
+
+
+def test_local_terms_are_averaged(results):
+    """All labels of one task lie in the first process."""
+    whole = first_gradient("rep_mtl", slice(None), without_terms=True)
+    terms = []
+    for rank in range(WORLD):
+        rows = slice(4 * rank, 4 * rank + 4)
+        with_terms, without = (
+            first_gradient("rep_mtl", rows, without_terms=w) for w in (False, True)
+        )
+        terms.append(with_terms - without)
+    torch.testing.assert_close(results[0]["rep_mtl"], whole + sum(terms) / WORLD)

@@ -51,11 +51,11 @@ def bare_loop(variant, *, accumulate=1, clip=None, autocast=False):
     """The same training without Lightning."""
     model, tasks = make_model()
     balancer = make_balancer(variant)
-    learned = [p for p in balancer.parameters() if p.requires_grad]
-    groups = [{"params": list(model.parameters())}] + ([{"params": learned}] if learned else [])
+    groups = [{"params": list(model.parameters())}, *balancer.parameter_groups()]
     optimizer = torch.optim.Adam(groups, lr=0.01)
     parameters = [p for group in groups for p in group["params"]]
     loader = ToyData().loader()
+    total = EPOCHS * len(loader)
     context = lambda: torch.autocast("cpu", torch.bfloat16, enabled=autocast)  # noqa: E731
     for epoch in range(EPOCHS):
         loader.sampler.set_epoch(epoch)
@@ -63,6 +63,7 @@ def bare_loop(variant, *, accumulate=1, clip=None, autocast=False):
         for i, batch in enumerate(loader):
             step = Step.evaluate(model, tasks, batch, needs=balancer.needs, context=context)
             step.scale = 1 / accumulate
+            step.progress = (epoch * len(loader) + i) // accumulate * accumulate / total
             balancer.backward(step)
             if (i + 1) % accumulate == 0:
                 if clip:
@@ -173,7 +174,7 @@ def test_one_task_is_plain_training(variant):
     reference = Balancer(  # what a combiner weighs stays: other objectives, other points
         transforms=dict(balancer.transforms),
         regularizers=dict(balancer.regularizers),
-        sharpness=balancer.sharpness,
+        sharpness=copy.deepcopy(balancer.sharpness),
     )
     balancer.backward(Step.evaluate(model, tasks, ToyData().batch(), needs=balancer.needs))
     reference.backward(Step.evaluate(plain, tasks, ToyData().batch(), needs=balancer.needs))

@@ -99,6 +99,17 @@ def test_named_baseline(singles, joint, cwd, tmp_path):
     assert invoke(*DATA, "baseline=null", cwd=cwd).ok().results["delta_p"] is None
 
 
+def test_separate_networks_in_one_run(tmp_path):
+    alone = invoke(*DATA, "balancer=stl", cwd=tmp_path).ok()
+    assert alone.results["shared"] is False
+    assert alone.results["delta_p"] is None
+    shared = invoke(*DATA, cwd=tmp_path).ok()
+    assert shared.results["baseline"] == "mean of 1 own single-task run(s) a task"
+    values = {t: m["accuracy"] for t, m in alone.results["metrics"].items()}
+    gains = [100 * (shared.results["metrics"][t]["accuracy"] / v - 1) for t, v in values.items()]
+    assert shared.results["delta_p"] == pytest.approx(fmean(gains))
+
+
 def test_named_baseline_of_another_protocol(singles, cwd, tmp_path):
     done = invoke(*DATA, "trainer.max_epochs=1", f"baseline={cwd}", cwd=tmp_path)
     done.refused("No single-task runs", "left", "right", str(cwd), "tasks=[TASK]")

@@ -49,6 +49,7 @@ def test_a_balancer_of_ones_own(tmp_path):
         check=False,
     )
     assert result.returncode == 0, result.stderr
+    assert "A step takes 1 backward pass" in result.stdout
     assert "delta_p" in result.stdout
 
 

@@ -1,31 +1,9 @@
-"""Gradients of the kinds that methods meet, and what tests say about directions."""
+"""Gradients that weightings are tested on, and what tests say about directions."""
 
 import torch
 from hypothesis import strategies as st
 
-from tests.unit.core.toy import normal
-
-FAMILIES = (
-    "gauss", "aligned", "conflict", "spread10", "spread100", "spread1e4", "low rank",
-)  # fmt: skip
-COUNTS = (2, 3, 10, 40)
-
-
-def rows_of(family, count, seed=0, width=100):
-    """Gradients `[count, width]` of one family, in float64."""
-    rows = normal(count, width, seed=seed)
-    if family == "aligned":
-        rows = 0.05 * rows + normal(width, seed=seed + 1)
-    elif family == "conflict":
-        rows = rows - 0.9 * rows.mean(0)
-    elif family.startswith("spread"):
-        exponent = torch.tensor(float(family.removeprefix("spread"))).log10()
-        rows = rows * torch.logspace(0, exponent, count)[:, None].double()
-    elif family == "low rank":
-        rank = max(1, (count + 1) // 2)
-        rows = normal(count, rank, seed=seed + 1) @ rows[:rank]
-    return rows
-
+from benchmarks.accuracy.families import FAMILIES, rows_of
 
 gradients = st.builds(
     rows_of,

@@ -1,27 +1,20 @@
 """UPGrad and DualProj: projections onto the cone of directions that harm no task."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
-from scipy.optimize import nnls
 
+from benchmarks.accuracy import references
+from benchmarks.accuracy.families import COUNTS, FAMILIES, rows_of
 from mtl.aggregation import DualProjWeighting, PCGradWeighting, UPGradWeighting
-from tests.unit.aggregation.families import COUNTS, FAMILIES, angle, direction, gradients, rows_of
+from tests.unit.aggregation.families import angle, direction, gradients
 
 METHODS = {"upgrad": UPGradWeighting, "dualproj": DualProjWeighting}
 
 
-def project(vector, rows):
-    """The nearest `vector + J^T z`, `z >= 0`, by scipy's solver in the coordinates of vectors."""
-    units = rows / rows.norm(dim=1, keepdim=True)
-    z, _ = nnls(units.T.numpy(), -vector.numpy(), maxiter=2000)
-    return vector + torch.from_numpy(z) @ units
-
-
-def reference(name, rows):
-    if name == "dualproj":
-        return project(rows.mean(0), rows)
-    return torch.stack([project(row, rows) for row in rows]).mean(0)
+def expected_of(name, rows):
+    return torch.from_numpy(getattr(references, name)(rows.numpy())) @ rows
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -30,7 +23,7 @@ def reference(name, rows):
 def test_golden(name, count, family):
     for seed in range(2):
         rows = rows_of(family, count, seed)
-        found, expected = direction(METHODS[name](), rows), reference(name, rows)
+        found, expected = direction(METHODS[name](), rows), expected_of(name, rows)
         error = (found - expected).norm()
         if expected.norm() > 1e-6 * rows.norm(dim=1).max():
             assert angle(found, expected) < 1e-9
@@ -95,8 +88,8 @@ def test_upgrad_sums_projections_of_each_scale():
     """Scaling one gradient scales its own projection only."""
     rows = rows_of("conflict", 3)
     factors = torch.tensor([1e-4, 1.0, 1e3], dtype=torch.float64)
-    parts = [project(row, rows) for row in rows]
-    expected = sum(f * part for f, part in zip(factors, parts, strict=True)) / 3
+    parts = [torch.from_numpy(references.projected(rows.numpy(), one)) for one in np.eye(3)]
+    expected = sum(f * part for f, part in zip(factors, parts, strict=True)) / 3 @ rows
     found = direction(UPGradWeighting(), factors[:, None] * rows)
     assert angle(found, expected) < 1e-9
 

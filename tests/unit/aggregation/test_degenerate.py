@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from benchmarks.accuracy.families import FAMILIES, rows_of
 from mtl.aggregation import (
     DBMTL,
     AlignedMTLWeighting,
@@ -20,7 +21,7 @@ from mtl.aggregation import (
     SDMGradWeighting,
     UPGradWeighting,
 )
-from tests.unit.aggregation.families import DEGENERATE, FAMILIES, rows_of
+from tests.unit.aggregation.families import DEGENERATE
 
 WEIGHTINGS = {
     "aligned_mtl": lambda m: AlignedMTLWeighting(),

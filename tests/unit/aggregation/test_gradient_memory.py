@@ -5,10 +5,10 @@ import copy
 import pytest
 import torch
 
+from benchmarks.accuracy.families import rows_of
 from mtl.aggregation import DBMTL, ExcessMTL, MoCo
 from mtl.errors import ConfigError, UnsupportedError
 from mtl.linalg import project_simplex
-from tests.unit.aggregation.families import rows_of
 
 METHODS = {"db_mtl": DBMTL, "excess_mtl": ExcessMTL, "moco": MoCo}
 

@@ -5,9 +5,10 @@ import itertools
 import pytest
 import torch
 
+from benchmarks.accuracy.families import FAMILIES, rows_of
 from mtl.aggregation import GradVacWeighting, KrumWeighting, PCGradWeighting
 from mtl.errors import ConfigError
-from tests.unit.aggregation.families import FAMILIES, direction, rows_of
+from tests.unit.aggregation.families import direction
 
 CPU = torch.device("cpu")
 

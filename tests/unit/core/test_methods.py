@@ -231,3 +231,12 @@ def test_mgda_by_hand():
 def test_options_out_of_range(build):
     with pytest.raises(ConfigError, match="should be"):
         build()
+
+
+def test_graddrop_in_blocks_of_columns():
+    rows = torch.randn(5, 20_001)
+    combiner = GradDrop(seed=3)
+    draw = torch.empty(20_001).uniform_(generator=GradDrop(seed=3).generator(rows.device))
+    purity = 0.5 * (1 + rows.sum(0) / rows.abs().sum(0))
+    kept = torch.where((purity > draw) == (rows > 0), rows, 0.0)
+    torch.testing.assert_close(combiner(rows), kept.sum(0))

@@ -1,0 +1,1 @@
+"""Denoising as many tasks, one an interval of timesteps, on points, digits and pictures."""

@@ -1,0 +1,78 @@
+"""Cosines between Gram matrices that are too large to be formed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+_CHUNK = 2**22  # elements of Gram matrices that exist at a time
+
+
+def gram_cosines(anchors: Tensor, matrices: Tensor) -> Tensor:
+    """Cosine between `A^T A` and `X X^T` for each pair of matrices, with `|A^T A| = 1`.
+
+    `<A^T A, X X^T> = |A X|^2`, and `|X X^T|` is the norm of the smaller of `X X^T` and `X^T X`,
+    which is formed for a few matrices at a time, and again in the backward pass. Differentiable
+    once.
+
+    Args:
+        anchors: A, `[B, m, C]`, each with an `A^T A` of Frobenius norm 1 (or 0).
+        matrices: X, `[B, C, N]`.
+
+    Returns:
+        `[B]`, 0 where a matrix is zero.
+    """
+    return _GramCosines.apply(anchors, matrices)
+
+
+def nonzero(size: Tensor) -> Tensor:
+    """Sizes to divide by: 1 in place of 0."""
+    return torch.where(size > 0, size, 1.0)
+
+
+def gram_norm(grams: Tensor) -> Tensor:
+    """Frobenius norms of `[B, n, n]`, 1 for zero matrices; squares of small numbers vanish."""
+    largest = nonzero(grams.detach().abs().amax((1, 2)))
+    return largest * nonzero((grams / largest[:, None, None]).square().sum((1, 2))).sqrt()
+
+
+class _GramCosines(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, anchors: Tensor, matrices: Tensor) -> Tensor:
+        norms = torch.cat([gram_norm(gram) for _, gram in _grams(matrices)])
+        products = (anchors @ matrices) / norms.sqrt()[:, None, None]
+        cosines = products.square().sum((1, 2))
+        ctx.save_for_backward(anchors, matrices, products, norms, cosines)
+        return cosines
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        # With n = |X X^T|, Y = A X / n^(1/2), c = |Y|^2:
+        # dc = 2 <A^T Y / n^(1/2) - c X X^T X / n^2, dX> + 2 <Y X^T / n^(1/2), dA>.
+        anchors, matrices, products, norms, cosines = ctx.saved_tensors
+        factors = 2 * gradients[0] / norms.sqrt()
+        scaled = products * factors[:, None, None]
+        by_matrices = torch.empty_like(matrices)  # of the same memory format
+        torch.bmm(anchors.mT, scaled, out=by_matrices)
+        on_gram = -(factors * cosines / norms.sqrt())[:, None, None]
+        for part, gram in _grams(matrices):
+            gram = on_gram[part] * (gram / norms[part, None, None])
+            x = matrices[part]
+            pair = (gram, x) if len(gram[0]) == x.shape[1] else (x, gram)
+            by_matrices[part].baddbmm_(*pair)
+        return scaled @ matrices.mT, by_matrices
+
+
+def _grams(matrices: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """The smaller of `X X^T` and `X^T X`, for some of the matrices at a time."""
+    tall = matrices.shape[1] > matrices.shape[2]
+    count = max(1, _CHUNK // min(matrices.shape[1:]) ** 2)
+    for start in range(0, len(matrices), count):
+        part = slice(start, start + count)
+        x = matrices[part]
+        yield part, x.mT @ x if tall else x @ x.mT

@@ -1,0 +1,190 @@
+"""Terms on the tasks' saliency at the shared representation: what TSR and CSA have in common.
+
+The saliency of task t is the gradient of its loss by the representation, `S_t = dL_t / dZ` (Eq. 3),
+signed, as m tensors `[B, C, N]`: B samples, C channels, N positions.
+
+References:
+    Wang, Li, Xu. Rep-MTL: Unleashing the Power of Representation-level Task Saliency for
+    Multi-Task Learning. ICCV 2025. https://arxiv.org/abs/2507.21049
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Iterable, Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from mtl.distributed import world_size
+from mtl.errors import ConfigError, UnsupportedError
+from mtl.parts import Needs, Regularizer
+from mtl.step import Step
+
+Saliency = Tensor | Sequence[Tensor]
+"""`[m, B, C, N]`, or m tensors `[B, C, N]`."""
+
+
+class SaliencyRegularizer(Regularizer):
+    """`strength * term(saliency)`.
+
+    The term depends on the parameters through the gradients of the losses: second derivatives are
+    taken, through the heads alone. Heads must be twice differentiable in PyTorch's sense; with ReLU
+    the result is the derivative at fixed activation masks.
+
+    In steps that are logged, the norms of the gradients at the representation are compared, as
+    `<name>/gradient_norm` (this term, times its strength) and `tasks/gradient_norm` (the sum of the
+    losses whose saliency is taken); this costs one more pass through the heads.
+
+    Samples that tasks do not share (multi-input data) are paired by their position in the batch.
+    With several processes saliency and negatives are those of each process's own samples, and the
+    term is the mean over processes.
+
+    Args:
+        strength: The paper's lambda, 0 or more; it finds 0.7 to 1.5 alike and does not say which
+            table has which. With 0 nothing is computed.
+        log: Saliency of `log(L_t + log_eps)` rather than of `L_t`. The paper trains on log losses;
+            that their saliency is meant is our reading.
+        log_eps: 1e-8 as in DB-MTL.
+        channel_dim: Dimension of the representation that holds the channels; the others, but for
+            the first, are positions. Default: the last of three (tokens), otherwise 1.
+        detach: Saliencies are constants: the term is logged and trains nothing. A control.
+        warmup_epochs: The strength grows linearly over so many epochs. Not in the paper.
+
+    Raises:
+        ConfigError: An option is out of range.
+    """
+
+    needs: ClassVar[Needs] = Needs.REPRESENTATION | Needs.SALIENCY
+    local: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        *,
+        strength: float = 0.9,
+        log: bool = True,
+        log_eps: float = 1e-8,
+        channel_dim: int | None = None,
+        detach: bool = False,
+        warmup_epochs: int = 0,
+    ) -> None:
+        super().__init__()
+        for name, value in (
+            ("strength", strength),
+            ("log_eps", log_eps),
+            ("warmup_epochs", warmup_epochs),
+        ):
+            if not 0 <= value < math.inf:
+                raise ConfigError(f"`{name}` should be 0 or more. Got {value}.")
+        if channel_dim == 0:
+            raise ConfigError("`channel_dim` should not be 0, the dimension of the samples. Got 0.")
+        self.strength = strength
+        self.log_eps = log_eps if log else None
+        self.channel_dim = channel_dim
+        self.detach = detach
+        self.warmup_epochs = warmup_epochs
+        self._epoch = 0
+        if strength == 0:
+            self.needs = Needs.LOSSES  # type: ignore[misc]
+
+    def on_epoch_start(self, epoch: int) -> None:
+        """Notes the epoch, for the warm-up."""
+        self._epoch = epoch
+
+    def forward(self, step: Step) -> Tensor:
+        """The term times the strength of this epoch, a scalar with graph.
+
+        Raises:
+            UnsupportedError: The step has no representation with one shape for all tasks.
+        """
+        warm = self._epoch / self.warmup_epochs if self._epoch < self.warmup_epochs else 1.0
+        if self.strength * warm == 0:
+            return step.values.new_zeros(())
+        saliency = self._saliency(step)
+        if not saliency:  # all labels lie in other processes
+            return step.values.new_zeros(())
+        if self.detach:
+            saliency = [s.detach() for s in saliency]
+        value = self.strength * warm * self.term(saliency, step)
+        if step.observed and value.requires_grad:
+            self._compare(value, step)
+        return value
+
+    def _saliency(self, step: Step) -> list[Tensor]:
+        """One set of tensors for all terms: their gradients are then added in place."""
+        key = ("saliency by position", self.log_eps, self.channel_dim)
+        if key not in step.memo:
+            gradients = step.saliencies(self.log_eps)
+            step.memo[key] = as_tasks(positions_last(gradients, self.channel_dim))
+        return step.memo[key]
+
+    def _compare(self, value: Tensor, step: Step) -> None:
+        """Logs norms at the representation: of this term's gradient, and of the tasks'."""
+        assert step.representation is not None
+        saliencies = step.saliencies(self.log_eps)
+        sums: dict[Tensor, Tensor] = {}
+        for name, gradients in saliencies.items():
+            for tensor, gradient in zip(step.representation[name], gradients, strict=True):
+                part = gradient.detach() / world_size()
+                sums[tensor] = sums[tensor] + part if tensor in sums else part
+        own = step.differentiate(None, list(sums), extra=[value], retain_graph=True)
+        name = type(self).__name__.lower()
+        step.scalars[f"{name}/gradient_norm"] = _norm(g for g in own if g is not None) / step.scale
+        step.scalars["tasks/gradient_norm"] = _norm(sums.values()) / step.scale
+
+    @abstractmethod
+    def term(self, saliency: list[Tensor], step: Step) -> Tensor:
+        """The term, a scalar.
+
+        Args:
+            saliency: m tensors `[B, C, N]`, at least float32.
+            step: For scalars to log.
+        """
+
+
+def as_tasks(saliency: Saliency) -> list[Tensor]:
+    """M tensors `[B, C, N]`, at least float32."""
+    tasks = saliency.unbind() if isinstance(saliency, Tensor) else saliency
+    return [s.to(torch.promote_types(s.dtype, torch.float32)) for s in tasks]
+
+
+def positions_last(
+    gradients: dict[str, tuple[Tensor, ...]], channel_dim: int | None
+) -> list[Tensor]:
+    """Gradients at the representation as `[B, C, N]`, one a task, without copies.
+
+    Raises:
+        UnsupportedError: A task has several tensors, shapes differ, or there are no channels.
+    """
+    if not gradients:
+        return []
+    shapes = {name: [tuple(g.shape) for g in own] for name, own in gradients.items()}
+    first = next(iter(shapes.values()))
+    if any(own != first for own in shapes.values()) or len(first) != 1 or len(first[0]) < 2:
+        raise UnsupportedError(
+            "Task saliency needs one tensor [B, C, ...] a task as representation, of one shape "
+            f"for all. Got {shapes}. Where tasks have batches of their own, make them of equal "
+            "size (drop_last=True); where heads attach to several tensors, join them."
+        )
+    dims = len(first[0])
+    channels = channel_dim if channel_dim is not None else (-1 if dims == 3 else 1)
+    if not -dims < channels < dims:
+        raise ConfigError(
+            f"`channel_dim` should be a dimension of the representation {first[0]}, not the first. "
+            f"Got {channels}."
+        )
+    tensors = [own[0].movedim(channels, 1) for own in gradients.values()]
+    return [t.flatten(2) if dims > 2 else t.unsqueeze(2) for t in tensors]
+
+
+def check_choice(name: str, value: object, choices: tuple[object, ...]) -> None:
+    """Raises `ConfigError` unless the value is one of the choices."""
+    if value not in choices:
+        raise ConfigError(f"`{name}` should be one of {choices}. Got {value!r}.")
+
+
+def _norm(tensors: Iterable[Tensor]) -> Tensor:
+    norms = [t.norm(dtype=torch.promote_types(t.dtype, torch.float32)) for t in tensors]
+    return torch.stack(norms).norm()

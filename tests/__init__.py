@@ -1,0 +1,1 @@
+"""Tests: what every method promises (contract), each part (unit), whole commands (integration)."""
