@@ -99,7 +99,7 @@ def run(case: Case, method: Method, share: float, seed: int, *, oracle: bool) ->
         seed,
         tasks=_TASKS,
         outliers=count,
-        kind=case.kind,  # type: ignore[arg-type]
+        kind=case.kind,
         features=_FEATURES,
         train=_TRAIN + _VAL,
         test=_TEST,

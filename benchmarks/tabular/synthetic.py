@@ -38,7 +38,7 @@ def make_tasks(
     *,
     tasks: int = 10,
     outliers: int = 2,
-    kind: OutlierKind = "function",
+    kind: str = "function",
     features: int = 5,
     train: int = 300,
     test: int = 1000,

@@ -22,7 +22,7 @@ from sklearn.utils.validation import (
 
 from mtl.boosting.binning import Binner
 from mtl.boosting.blocks import Settings
-from mtl.boosting.fitting import fit
+from mtl.boosting.fitting import Problem, fit
 from mtl.boosting.gates import GateStep, minority, outlier_score
 from mtl.boosting.inputs import (
     FeatureEncoder,
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 
 _BATCH = 1 << 16
-_OUTLIER = 0.2
 
 
 @dataclass(kw_only=True, repr=False, eq=False)
@@ -51,15 +50,15 @@ class RMTGB(BaseEstimator):
     """What the regressor and the classifier have in common; their docstrings say the parameters."""
 
     n_shared: int = 0
-    n_gated: int = 200
-    n_task: int = 100
+    n_gated: int = 100
+    n_task: int = 50
     learning_rate: float = 0.1
-    max_depth: int = 4
+    max_depth: int = 5
     max_depth_task: int = 2
     min_samples_leaf: int = 10
     min_samples_leaf_task: int = 5
     l2: float = 1.0
-    l2_task: float = 1.0
+    l2_task: float = 10.0
     subsample: float = 1.0
     max_features: float = 1.0
     max_bins: int = 255
@@ -69,6 +68,8 @@ class RMTGB(BaseEstimator):
     gate_step: str = "newton"
     gate_learning_rate: float | None = None
     gate_spread: float = 0.1
+    outlier_gate: float = 0.5
+    outlier_effect: float = 0.1
     task_as_category: bool = False
     early_stopping: bool = False
     validation_fraction: float = 0.15
@@ -108,15 +109,16 @@ class RMTGB(BaseEstimator):
             X: Features [n, d]: an array of numbers or a DataFrame; NaN counts as missing.
             y: Targets [n], for the regressor also [n, K].
             task: Label of each row's task [n]: numbers or strings, in any order, with any gaps.
-                Without it and without `task_column`, all rows are one task.
+                Without it and without `task_column`, all rows are one task. Rows without a label
+                form a task of their own, with a warning.
             sample_weight: Weights [n], not negative; rows of weight 0 are left out.
 
         Returns:
             The estimator.
 
         Raises:
-            ValueError: A parameter is out of range, lengths differ, a target or task label is
-                missing, `task_column` does not exist, or both it and `task` are given.
+            ValueError: A parameter is out of range, lengths differ, a target is missing,
+                `task_column` does not exist, or both it and `task` are given.
             TypeError: X is sparse.
         """
         check_parameters(self)
@@ -141,10 +143,8 @@ class RMTGB(BaseEstimator):
         number = self._index(labels)
         order = np.argsort(number, kind="stable")
         codes.values = codes.values[:, order]
-        self._ensemble = fit(
-            codes, raw_targets[:, order], number[order], weight[order], loss, start,
-            self._settings(seed),
-        )
+        problem = Problem(codes, raw_targets[:, order], number[order], weight[order], loss, start)
+        self._ensemble = fit(problem, self._settings(seed))
         self._describe()
         return self
 
@@ -211,7 +211,9 @@ class RMTGB(BaseEstimator):
         self.gate_ = expit(self.theta_)
         self.gate_history_ = expit(np.array(ensemble.theta_history)[:, number])
         self.outlier_score_ = outlier_score(self.gate_)
-        outside = self.outlier_score_ > _OUTLIER
+        self.gate_effect_ = ensemble.gate_effect[number]
+        outside = self.outlier_score_ > self.outlier_gate
+        outside &= self.gate_effect_ > self.outlier_effect
         few = 2 * outside.sum() < len(outside)
         self.outlier_tasks_ = self.tasks_[outside] if few else self.tasks_[:0]
         self.task_weights_ = 1 - minority(self.gate_)
@@ -225,9 +227,7 @@ class RMTGB(BaseEstimator):
         check_is_fitted(self)
         features, labels = self._table(x, task, reset=False)
         codes = self._binner.transform(self._encoder.transform(features))
-        stages = self._ensemble.stages(codes, self._numbers(labels))
-        next(stages)
-        return stages
+        return self._ensemble.stages(codes, self._numbers(labels))
 
     def _numbers(self, labels: NDArray) -> NDArray[np.int64]:
         """Task numbers [n]; -1 for tasks that were not there in `fit`."""
@@ -242,7 +242,7 @@ class RMTGB(BaseEstimator):
                     "them from what the tasks share."
                 )
             warnings.warn(
-                f"task(s) {names}{more} were not there in fit: predicted from what the tasks share.",
+                f"task(s) {names}{more} were not there in fit: predicted from what tasks share.",
                 UserWarning,
                 stacklevel=4,
             )
@@ -279,16 +279,18 @@ class RMTGB(BaseEstimator):
 def _weights(sample_weight: ArrayLike | None, n: int) -> Floats:
     if sample_weight is None:
         return np.ones(n)
-    weight = check_array(sample_weight, ensure_2d=False, dtype=np.float64, input_name="sample_weight")
+    weight = check_array(
+        sample_weight, ensure_2d=False, dtype=np.float64, input_name="sample_weight"
+    )
     if weight.ndim != 1 or len(weight) != n:
         raise ValueError(f"sample_weight has shape {weight.shape}, expected ({n},): one a row.")
     if (weight < 0).any() or not weight.any():
         raise ValueError("sample_weight must not be negative, and not zero everywhere.")
-    return weight
+    return np.asarray(weight, dtype=np.float64)
 
 
 def _signature(values: Floats, task: NDArray[np.int64], weight: Floats) -> Floats:
     """Means [T, k] of the values [k, n] in each task: an order that no renaming changes."""
     total = np.bincount(task, weight)
     means = [np.bincount(task, weight * row) / total for row in values]
-    return np.round(np.array(means), 9).T
+    return np.asarray(np.round(np.array(means), 9).T, dtype=np.float64)

@@ -3,12 +3,33 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 MISSING = 0
 _SAMPLE = 200_000
+_JOINT = 256
+_CELLS = 2048
+_PASSES = 6
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """Features of few bins that are counted together, as the digits of one code.
+
+    Attributes:
+        features: Which ones.
+        empty: Bins at the beginning of each feature that training rows never have: 0 or 1.
+        bins: Bins of each feature that they have; the product is the number of joint codes.
+        codes: Joint code of each row [n], the first feature's digit first.
+    """
+
+    features: list[int]
+    empty: list[int]
+    bins: list[int]
+    codes: NDArray
 
 
 @dataclass
@@ -26,9 +47,44 @@ class Codes:
     sizes: NDArray[np.int64]
     categorical: NDArray[np.bool_]
     missing: NDArray[np.bool_]
+    _counts: dict[tuple[int, int], NDArray[np.int64]] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
         return self.values.shape[1]
+
+    def counts(self, codes: NDArray, index: NDArray, size: int) -> NDArray[np.int64]:
+        """Rows at each index of the roots, which are the same in every iteration."""
+        key = (codes.ctypes.data, size)
+        if key not in self._counts:
+            self._counts[key] = np.bincount(index, minlength=size)
+        return self._counts[key]
+
+    @cached_property
+    def bundles(self) -> list[Bundle]:
+        """All features, those of few bins in groups of at most 256 joint codes."""
+        empty = np.where(self.missing | self.categorical, 0, 1)
+        bins = np.maximum(self.sizes - empty, 1)
+        groups: list[list[int]] = []
+        joint = _JOINT + 1
+        for j in np.argsort(bins, kind="stable").tolist():
+            joint *= int(bins[j])
+            if joint > _JOINT:
+                groups.append([])
+                joint = int(bins[j])
+            groups[-1].append(j)
+        return [self._bundle(group, empty, bins) for group in groups]
+
+    def _bundle(
+        self, features: list[int], empty: NDArray[np.int64], bins: NDArray[np.int64]
+    ) -> Bundle:
+        own, radix = empty[features].tolist(), bins[features].tolist()
+        if len(features) == 1:
+            return Bundle(features, [0], self.sizes[features].tolist(), self.values[features[0]])
+        joint = np.zeros(len(self), dtype=np.int64)
+        for j, low, base in zip(features, own, radix, strict=True):
+            joint *= base
+            joint += self.values[j] - low
+        return Bundle(features, own, radix, joint.astype(np.uint8))
 
     def merged(self, bins: int) -> tuple[Codes, NDArray[np.int64]]:
         """Neighbouring bins joined until no numeric feature has more than `bins`.
@@ -99,8 +155,9 @@ class Binner:
                 known = (column >= 0) & (column < self.categories[j])
                 values[j] = np.where(known, column + 1, MISSING)
             else:
-                values[j] = np.searchsorted(self.thresholds[j], column) + 1
-                values[j][np.isnan(column)] = MISSING
+                missing = np.isnan(column)
+                values[j] = _count_below(np.where(missing, 0, column), self.thresholds[j]) + 1
+                values[j][missing] = MISSING
         return Codes(values, sizes, self.categorical, self.missing)
 
 
@@ -117,3 +174,22 @@ def _boundaries(column: NDArray[np.float64], bins: int) -> NDArray[np.float64]:
     below, above = distinct[positions], distinct[positions + 1]
     middle = below + (above - below) / 2
     return np.where(middle < above, middle, below)
+
+
+def _count_below(column: NDArray, thresholds: NDArray[np.float64]) -> NDArray[np.int64]:
+    """np.searchsorted(thresholds, column), faster where thresholds are spread evenly enough.
+
+    A uniform grid gives a number to start from that is never too large.
+    """
+    if len(thresholds) < 2 or len(column) < _CELLS:
+        return np.searchsorted(thresholds, column)
+    low, step = thresholds[0], (thresholds[-1] - thresholds[0]) / _CELLS
+    grid = np.searchsorted(thresholds, low + step * np.arange(-1, _CELLS))
+    if step <= 0 or not np.isfinite(step) or np.diff(grid, append=len(thresholds)).max() > _PASSES:
+        return np.searchsorted(thresholds, column)
+    cell = np.clip((column - low) / step, 0, _CELLS - 1).astype(np.int64)
+    count = grid[cell]
+    upper = np.append(thresholds, np.inf)
+    while (more := column > upper[count]).any():
+        count += more
+    return count

@@ -1,16 +1,16 @@
 """The three blocks of robust multi-task gradient boosting, on binned features.
 
-F_t(x) = start + F_shared(x) + (1 - s_t) F_non(x) + s_t F_out(x) + F_t,own(x), s_t = sigmoid(theta_t)
+F_t(x) = start + F_shared(x) + (1 - s_t) F_non(x) + s_t F_out(x) + F_t,own(x)
 
-Block 1 boosts F_shared on all rows; block 2 boosts F_out and F_non on residuals weighted by s_t
-and 1 - s_t and takes a step of theta in each iteration; block 3 boosts F_t,own on each task alone.
-Rows are sorted by task, so that nothing loops over tasks.
+with the gate s_t = sigmoid(theta_t). Block 1 boosts F_shared on all rows; block 2 boosts F_out and
+F_non on residuals weighted by s_t and 1 - s_t and takes a step of theta in each iteration; block 3
+boosts F_t,own on each task alone. Rows are sorted by task, so that nothing loops over tasks.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from scipy.special import expit
 
 from mtl.boosting.binning import Codes
 from mtl.boosting.gates import GateStep
+from mtl.boosting.totals import total
 from mtl.boosting.trees import Growth, Trees
 
 Floats = NDArray[np.float64]
@@ -71,6 +72,7 @@ class Ensemble:
             and 1, `own` one a task.
         theta: [T].
         theta_history: [iterations + 1, T].
+        gate_effect: Loss that each task would gain with the median gate, [T]; see `Fitting`.
         task_rounds: Iterations of the task block that count, [T].
     """
 
@@ -81,6 +83,7 @@ class Ensemble:
     gated: list[Trees] = field(default_factory=list)
     own: list[Trees] = field(default_factory=list)
     theta_history: list[Floats] = field(default_factory=list)
+    gate_effect: Floats = field(default_factory=lambda: np.zeros(0))
     task_rounds: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
 
     def keep_task_rounds(self, rounds: Ints) -> None:
@@ -91,40 +94,46 @@ class Ensemble:
             trees.leaves[rounds <= i] = 0
 
     def stages(self, codes: Codes, task: Ints) -> Iterator[Floats]:
-        """Raw predictions [K, n] after each iteration, first the constant.
+        """Raw predictions [K, n] after each iteration, with the final gates.
 
-        A stage uses the final gates. The array is the same each time: copy what is kept.
+        The array is the same each time: copy what is kept. The arguments are those of `predict`.
+        """
+        raw = np.repeat(self.start[:, None], len(codes), axis=1)
+        gate, known, with_tasks = self._place(codes, task)
+        for trees in self.shared:
+            raw += trees.predict(with_tasks.values, 0)
+            yield raw
+        for trees in self.gated:
+            raw += gate * trees.predict(codes.values, 0)
+            raw += (1 - gate) * trees.predict(codes.values, 1)
+            yield raw
+        bins, tasks = codes.values[:, known], task[known]
+        for trees in self.own:
+            raw[:, known] += trees.predict(bins, tasks)
+            yield raw
+
+    def predict(self, codes: Codes, task: Ints) -> Floats:
+        """Raw predictions [K, n].
 
         Args:
             codes: Binned features.
             task: Number of each row's task [n]; -1 for a task that was not there in `fit`, which
                 gets the median gate and no trees of its own.
         """
-        raw = np.repeat(self.start[:, None], len(codes), axis=1)
-        yield raw
-        known = np.flatnonzero(task >= 0)
-        bins = with_task(codes, task).values if self.task_as_category else codes.values
-        for trees in self.shared:
-            raw += trees.predict(bins, 0)
-            yield raw
-        gate = expit(self.theta)
-        own = np.where(task >= 0, gate[task], np.median(gate))
-        for trees in self.gated:
-            raw += own * trees.predict(codes.values, 0)
-            raw += (1 - own) * trees.predict(codes.values, 1)
-            yield raw
-        bins, tasks = codes.values, task
-        if len(known) < len(task):
-            bins, tasks = bins[:, known], task[known]
-        for trees in self.own:
-            raw[:, known] += trees.predict(bins, tasks)
-            yield raw
-
-
-    def predict(self, codes: Codes, task: Ints) -> Floats:
-        """Raw predictions [K, n]; the arguments are those of `stages`."""
-        *_, raw = self.stages(codes, task)
+        gate, known, with_tasks = self._place(codes, task)
+        raw = self.start[:, None] + total(self.shared, with_tasks, 0)
+        raw = raw + gate * total(self.gated, codes, 0) + (1 - gate) * total(self.gated, codes, 1)
+        everywhere = isinstance(known, slice)
+        own = codes if everywhere else replace(codes, values=codes.values[:, known])
+        raw[:, known] += total(self.own, own, task[known])
         return raw
+
+    def _place(self, codes: Codes, task: Ints) -> tuple[Floats, Ints | slice, Codes]:
+        """Gates [n], the rows of known tasks, and the features of the shared block."""
+        gate = expit(self.theta)
+        known = slice(None) if (task >= 0).all() else np.flatnonzero(task >= 0)
+        shared = with_task(codes, task) if self.task_as_category else codes
+        return np.where(task >= 0, gate[task], np.median(gate)), known, shared
 
 
 def with_task(codes: Codes, task: Ints) -> Codes:

@@ -22,7 +22,18 @@ Floats = NDArray[np.float64]
 
 @dataclass(kw_only=True, repr=False, eq=False)
 class RMTGBClassifier(ClassifierMixin, RMTGB):
-    """DOC"""
+    """Gradient boosting of many tasks that finds outlier tasks, for classes.
+
+    Minimizes the log loss with one logit for two classes, else one output a class; the trees of
+    all outputs share their splits. A task need not have all classes. Blocks, arguments and
+    attributes are those of `RMTGBRegressor`, without its `loss`, `huber_delta` and `scale_target`.
+
+    The official code has two outputs for two classes. It is `RMTGBClassifier.paper` with twice its
+    learning rate and `gate_learning_rate` at its learning rate.
+
+    Attributes:
+        classes_: Sorted class labels.
+    """
 
     def predict(self, X: Any, task: ArrayLike | None = None) -> NDArray:
         """The most probable class of each row [n]."""

@@ -118,6 +118,10 @@ class TaskIndex:
 
     def __call__(self, labels: NDArray) -> NDArray[np.int64]:
         """Number of each label [n]; -1 for labels that are not known."""
+        if labels.dtype.kind in "iu" and self.labels.dtype.kind in "iu":
+            place = np.searchsorted(self.labels, labels)
+            place[place == len(self.labels)] = 0
+            return np.where(self.labels[place] == labels, self.number[place], -1)
         lookup = dict(zip(self.labels.tolist(), self.number.tolist(), strict=True))
         return np.array([lookup.get(label, -1) for label in labels.tolist()], dtype=np.int64)
 
@@ -137,8 +141,8 @@ class FeatureEncoder:
         """Learns the categories of a table without its task column."""
         self.categorical = self._mask(x)
         self.categories = {
-            int(j): {label: i for i, label in enumerate(_categories(_column(x, j)))}
-            for j in np.flatnonzero(self.categorical)
+            j: {label: i for i, label in enumerate(_categories(_column(x, j)))}
+            for j in np.flatnonzero(self.categorical).tolist()
         }
         return self
 
@@ -148,10 +152,8 @@ class FeatureEncoder:
         Raises:
             ValueError: A column is not numeric and not categorical, or has infinite values.
         """
-        if not is_frame(x) and not self.categories:
-            if x.dtype.kind == "f":
-                return x
-            return check_array(x, dtype=np.float64, ensure_all_finite="allow-nan")
+        if not is_frame(x) and x.dtype.kind == "f" and not self.categories:
+            return x
         out = np.empty(x.shape, dtype=np.float64, order="F")
         for j in range(x.shape[1]):
             column = _column(x, j)

@@ -12,6 +12,7 @@ from scipy.special import expit, log_softmax, logsumexp, softmax
 Floats = NDArray[np.float64]
 
 _SMALL = 1e-3
+_REWEIGHTINGS = 50
 
 
 class Loss(ABC):
@@ -42,15 +43,19 @@ class SquaredError(Loss):
     """l = (y - H)^2 / 2, summed over outputs."""
 
     def residual(self, y: Floats, raw: Floats) -> Floats:
+        """Y - H."""
         return y - raw
 
-    def curvature(self, y: Floats, raw: Floats) -> None:
-        return None
+    def curvature(self, y: Floats, raw: Floats) -> None:  # noqa: ARG002
+        """One."""
+        return
 
     def values(self, y: Floats, raw: Floats) -> Floats:
+        """Loss of every row [n]."""
         return 0.5 * np.square(y - raw).sum(0)
 
     def start(self, y: Floats, weight: Floats) -> Floats:
+        """The mean."""
         return np.asarray(y @ weight / weight.sum())
 
 
@@ -58,15 +63,19 @@ class AbsoluteError(Loss):
     """l = |y - H|, summed over outputs; curvature 1 / |y - H|, at most 1000."""
 
     def residual(self, y: Floats, raw: Floats) -> Floats:
+        """The sign of y - H."""
         return np.sign(y - raw)
 
     def curvature(self, y: Floats, raw: Floats) -> Floats:
+        """1 / |y - H|, at most 1000."""
         return 1 / np.maximum(np.abs(y - raw), _SMALL)
 
     def values(self, y: Floats, raw: Floats) -> Floats:
+        """Loss of every row [n]."""
         return np.abs(y - raw).sum(0)
 
     def start(self, y: Floats, weight: Floats) -> Floats:
+        """The median."""
         return _median(y, weight)
 
 
@@ -77,34 +86,47 @@ class Huber(Loss):
     delta: float
 
     def residual(self, y: Floats, raw: Floats) -> Floats:
+        """Y - H, clipped to -delta .. delta."""
         return np.clip(y - raw, -self.delta, self.delta)
 
     def curvature(self, y: Floats, raw: Floats) -> Floats:
+        """min(1, delta / |y - H|)."""
         return self.delta / np.maximum(np.abs(y - raw), self.delta)
 
     def values(self, y: Floats, raw: Floats) -> Floats:
+        """Loss of every row [n]."""
         error = np.abs(y - raw)
         linear = self.delta * (error - self.delta / 2)
         return np.where(error <= self.delta, 0.5 * error * error, linear).sum(0)
 
     def start(self, y: Floats, weight: Floats) -> Floats:
-        return _median(y, weight)
+        """From the median, by reweighted means."""
+        constant = _median(y, weight)
+        for _ in range(_REWEIGHTINGS):
+            raw = np.repeat(constant[:, None], y.shape[1], axis=1)
+            step = self.residual(y, raw) @ weight / (self.curvature(y, raw) @ weight)
+            constant = constant + step
+        return constant
 
 
 class BinaryLogLoss(Loss):
     """Cross entropy of class 0 or 1 with one logit H."""
 
     def residual(self, y: Floats, raw: Floats) -> Floats:
+        """Y - p."""
         return y - expit(raw)
 
-    def curvature(self, y: Floats, raw: Floats) -> Floats:
+    def curvature(self, y: Floats, raw: Floats) -> Floats:  # noqa: ARG002
+        """P (1 - p), at least 0.001."""
         probability = expit(raw)
         return np.maximum(probability * (1 - probability), _SMALL)
 
     def values(self, y: Floats, raw: Floats) -> Floats:
+        """Loss of every row [n]."""
         return np.asarray((np.logaddexp(0, raw) - y * raw)[0])
 
     def start(self, y: Floats, weight: Floats) -> Floats:
+        """The logit of the share of class 1."""
         share = y @ weight / weight.sum()
         return np.log(share) - np.log1p(-share)
 
@@ -116,16 +138,20 @@ class MulticlassLogLoss(Loss):
     classes: int
 
     def residual(self, y: Floats, raw: Floats) -> Floats:
+        """One-hot y, minus p."""
         return self._one_hot(y) - softmax(raw, axis=0)
 
-    def curvature(self, y: Floats, raw: Floats) -> Floats:
+    def curvature(self, y: Floats, raw: Floats) -> Floats:  # noqa: ARG002
+        """P (1 - p), at least 0.001."""
         probability = softmax(raw, axis=0)
         return np.maximum(probability * (1 - probability), _SMALL)
 
     def values(self, y: Floats, raw: Floats) -> Floats:
+        """Loss of every row [n]."""
         return np.asarray(-log_softmax(raw, axis=0)[y[0].astype(int), np.arange(y.shape[1])])
 
     def start(self, y: Floats, weight: Floats) -> Floats:
+        """Logarithms of the shares."""
         logits = np.log(self._one_hot(y) @ weight)
         return logits - logsumexp(logits)
 

@@ -22,7 +22,7 @@ COUNTS = {
 """Whole numbers and the least allowed."""
 
 POSITIVE = ("learning_rate", "gate_learning_rate", "huber_delta")
-NOT_NEGATIVE = ("l2", "l2_task", "gate_spread")
+NOT_NEGATIVE = ("l2", "l2_task", "gate_spread", "outlier_effect")
 SHARES = ("subsample", "max_features")
 CHOICES = {
     "leaf": ("paper", "newton"),
@@ -78,7 +78,7 @@ def _expected(name: str, value: Any) -> str | None:
         fits, text = _is_number(value) and value >= 0, "a number not below 0"
     elif name in SHARES:
         fits, text = _is_number(value) and 0 < value <= 1, "a share above 0 and up to 1"
-    elif name == "validation_fraction":
+    elif name in ("validation_fraction", "outlier_gate"):
         fits, text = _is_number(value) and 0 < value < 1, "a share between 0 and 1"
     else:
         return None

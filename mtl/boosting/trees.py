@@ -1,8 +1,7 @@
-"""Symmetric trees, many at once, from histograms.
+"""Symmetric trees, many at once.
 
 All nodes of a level of a symmetric (oblivious) tree share one split, so that a leaf is found by
-`depth` comparisons of whole columns, and a tree of depth one is the ordinary stump. Trees with
-different roots (one a task) and different gradients (one a gated function) grow in one pass.
+`depth` comparisons of whole columns; a tree of depth one is the ordinary stump.
 """
 
 from __future__ import annotations
@@ -12,14 +11,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl.boosting.binning import MISSING, Codes
+from mtl.boosting.binning import Codes
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-
-_CELLS = 1 << 21
-_TINY = 1e-300
-_NEAR = 1 - 1e-9
 
 
 @dataclass(frozen=True)
@@ -77,11 +72,17 @@ class Trees:
             return self.right[tree, level, code]
         return (code < self.low[tree, level]) | (code > self.high[tree, level])
 
-    def refined(self, width: Ints) -> Trees:
-        """The same trees on bins of which `width` [d] were merged into one."""
-        limit = np.iinfo(self.high.dtype).max
-        high = np.minimum(self.high.astype(np.int64) * width[self.feature], limit)
-        return replace(self, high=high.astype(self.high.dtype))
+    def refined(self, width: Ints, fine: Codes) -> Trees:
+        """The same trees on the bins of `fine`, of which `width` [d] had been merged into one."""
+        dtype = fine.values.dtype
+        high = np.minimum(self.high * width[self.feature], np.iinfo(dtype).max).astype(dtype)
+        right = self.right
+        if right is not None:
+            codes = np.arange(fine.sizes.max())
+            outside = (codes < self.low[..., None]) | (codes > high[..., None])
+            known = np.minimum(codes, right.shape[-1] - 1)
+            right = np.where(fine.categorical[self.feature][..., None], right[..., known], outside)
+        return replace(self, high=high, right=right)
 
     def predict(self, codes: NDArray, tree: Ints | int) -> Floats:
         """Values [K, n] of rows."""
@@ -89,246 +90,3 @@ class Trees:
         if np.ndim(tree) == 0:
             return self.leaves[tree].take(leaf, axis=1)
         return self.leaves[tree, :, leaf].T
-
-
-def grow(
-    codes: Codes,
-    grad: Floats,
-    hess: Floats | None,
-    growth: Growth,
-    *,
-    weight: Floats | None = None,
-    rows: Ints | None = None,
-    root: Ints | None = None,
-    roots: int = 1,
-    features: Ints | None = None,
-) -> tuple[Trees, Ints]:
-    """Grows F * R trees in one pass, one for each family of gradients and each root.
-
-    Every tree lowers sum_i (-g_i v + h_i v^2 / 2) + l2 v^2 / 2 over its leaf values v, by the
-    greedy choice of one split a level; K outputs share the splits and have vector leaves.
-
-    Args:
-        codes: Binned features of n rows.
-        grad: Negative gradients [F, K, n].
-        hess: Curvatures [F, 1 or K, n], or None for one a row.
-        growth: Depth and limits of the leaves.
-        weight: How often each row counts towards `min_leaf` [n]; None for once.
-        rows: Rows that count; None for all. The others only get a leaf.
-        root: Root of each row [n], below `roots`; None with a single root.
-        roots: R.
-        features: Features that may split; None for all.
-
-    Returns:
-        The trees, all roots of the first family first, and the leaf of every row [F, n].
-    """
-    return _Grower(codes, grad, hess, growth, weight, rows, root, roots, features).run()
-
-
-class _Grower:
-    """The state while trees grow; sums have the shape [channels + 1, F, nodes, ...], counts last."""
-
-    def __init__(
-        self,
-        codes: Codes,
-        grad: Floats,
-        hess: Floats | None,
-        growth: Growth,
-        weight: Floats | None,
-        rows: Ints | None,
-        root: Ints | None,
-        roots: int,
-        features: Ints | None,
-    ) -> None:
-        self.codes, self.growth, self.rows = codes, growth, rows
-        self.root, self.roots = root, roots
-        self.features = np.arange(len(codes.sizes)) if features is None else features
-        self.families, self.outputs, n = grad.shape
-        channels = grad if hess is None else np.concatenate([grad, hess], axis=1)
-        self.channels = channels if rows is None else channels[:, :, rows]
-        self.weight = weight if weight is None or rows is None else weight[rows]
-        self.path = np.zeros((self.families, n), dtype=np.int64)
-        trees, depth, dtype = self.families * roots, growth.depth, codes.values.dtype
-        categories = codes.categorical[self.features].any()
-        self.trees = Trees(
-            feature=np.zeros((trees, depth), np.int32),
-            low=np.zeros((trees, depth), dtype),
-            high=np.full((trees, depth), np.iinfo(dtype).max),
-            right=np.zeros((trees, depth, codes.sizes.max()), bool) if categories else None,
-            leaves=np.zeros((trees, self.outputs, 1 << depth)),
-            gain=np.zeros((trees, depth)),
-        )
-
-    def run(self) -> tuple[Trees, Ints]:
-        for level in range(self.growth.depth):
-            width = 1 << level
-            nodes = self._nodes(width)
-            for chunk in self._chunks(width):
-                self._split(level, chunk, nodes)
-            for family, path in enumerate(self.path):
-                tree = family if self.root is None else family * self.roots + self.root
-                path <<= 1
-                path |= self.trees.goes_right(self.codes.values, tree, level)
-        self._fill_leaves()
-        return self.trees, self.path
-
-    def _nodes(self, width: int) -> list[Ints | None]:
-        """Node of every counting row in each family; None where there is only one."""
-        if width == 1 and self.root is None:
-            return [None] * self.families
-        nodes = self.path if self.root is None else self.root * width + self.path
-        return list(nodes if self.rows is None else nodes[:, self.rows])
-
-    def _chunks(self, width: int) -> list[Ints]:
-        """Groups of features whose histograms fit into the cache together."""
-        cells = self.codes.sizes[self.features] * width * self.families * self.roots
-        group = np.cumsum(cells) // _CELLS
-        return np.split(self.features, np.flatnonzero(np.diff(group)) + 1)
-
-    def _sums(self, index: list[Ints | NDArray], size: int) -> Floats:
-        """Sums [channels + 1, F, size] of the rows by their index in each family."""
-        sums = np.empty((self.channels.shape[1] + 1, self.families, size))
-        for family, own in enumerate(index):
-            for c, weights in enumerate(self.channels[family]):
-                sums[c, family] = np.bincount(own, weights, size)
-            shared = family > 0 and own is index[0]
-            sums[-1, family] = sums[-1, 0] if shared else np.bincount(own, self.weight, size)
-        return sums
-
-    def _histogram(self, chunk: Ints, nodes: list[Ints | None], width: int) -> Floats:
-        """Sums [channels + 1, F, R * width, bins of all features of the chunk]."""
-        sizes = self.codes.sizes[chunk]
-        ends = np.cumsum(sizes)
-        count = self.roots * width
-        shape = (self.channels.shape[1] + 1, self.families, count, ends[-1])
-        histogram = np.empty(shape)
-        for j, size, end in zip(chunk, sizes, ends, strict=True):
-            code = self.codes.values[j] if self.rows is None else self.codes.values[j][self.rows]
-            index = [code if node is None else node * size + code for node in nodes]
-            part = self._sums(index, count * size)
-            histogram[..., end - size : end] = part.reshape(*shape[:3], size)
-        return histogram
-
-    def _score(self, sums: Floats) -> Floats:
-        """Twice the decrease of the loss's quadratic model by the best leaf values."""
-        grad, hess = sums[: self.outputs], sums[self.outputs :]
-        curvature = hess[:-1] if len(hess) > 1 else hess
-        return (grad * grad / (curvature + (self.growth.l2 + _TINY))).sum(0)
-
-    def _gains(self, left: Floats, total: Floats, width: int) -> Floats:
-        """Gain [trees, bins] of putting the sums `left` on one side."""
-        right = total - left
-        gain = self._score(left) + self._score(right) - self._score(total)
-        few = self.growth.min_leaf
-        gain[(left[-1] < few) | (right[-1] < few)] = 0
-        return gain.reshape(self.families * self.roots, width, -1).sum(1)
-
-    def _split(self, level: int, chunk: Ints, nodes: list[Ints | None]) -> None:
-        """Takes the best split of these features where it beats those found before."""
-        width = 1 << level
-        sizes = self.codes.sizes[chunk]
-        starts = np.cumsum(sizes) - sizes
-        histogram = self._histogram(chunk, nodes, width)
-        order = self._sort_categories(histogram, chunk, starts, width)
-        left = np.cumsum(histogram, axis=-1)
-        total = left[..., sizes[0] - 1 : sizes[0]].copy()
-        before = left[..., starts] - histogram[..., starts]
-        left -= np.repeat(before, sizes, axis=-1)
-        gain = self._gains(left, total, width)
-        both = self.codes.missing[chunk] & ~self.codes.categorical[chunk]
-        if both.any():
-            lost = np.repeat(np.where(both, histogram[..., starts], 0), sizes, axis=-1)
-            gain = np.concatenate([gain, self._gains(left - lost, total, width)], axis=1)
-        best, size = _middle_of_best(gain), left.shape[-1]
-        value = gain[np.arange(len(gain)), best]
-        better = np.flatnonzero(value * _NEAR > self.trees.gain[:, level])
-        best = best[better]
-        bin_, missing_right = best % size, best >= size
-        place = np.searchsorted(starts, bin_, side="right") - 1
-        low = np.where(missing_right, 1, 0)
-        unseen = ~both[place]
-        low[unseen] = ~self._left_is_larger(left, total, width, better, bin_)[unseen]
-        trees = self.trees
-        trees.gain[better, level] = value[better]
-        trees.feature[better, level] = chunk[place]
-        trees.low[better, level] = low
-        trees.high[better, level] = bin_ - starts[place]
-        if trees.right is not None:
-            codes = np.arange(trees.right.shape[-1])
-            high = trees.high[better, level, None]
-            trees.right[better, level] = (codes < low[:, None]) | (codes > high)
-            for k, sorted_bins in order.items():
-                self._mark_categories(better, place == k, sorted_bins, low, level)
-
-    def _left_is_larger(
-        self, left: Floats, total: Floats, width: int, trees: Ints, bin_: Ints
-    ) -> NDArray[np.bool_]:
-        shape = (self.families * self.roots, width, -1)
-        count = left[-1].reshape(shape)[trees, :, bin_].sum(1)
-        return 2 * count >= total[-1].reshape(shape)[trees, :, 0].sum(1)
-
-    def _sort_categories(
-        self, histogram: Floats, chunk: Ints, starts: Ints, width: int
-    ) -> dict[int, Ints]:
-        """Sorts the bins of categorical features by their mean gradient, each tree for itself.
-
-        With several outputs, by its component along the first principal axis over the bins.
-
-        Returns:
-            Place in the chunk -> the sorted bins [trees, bins].
-        """
-        orders = {}
-        for k in np.flatnonzero(self.codes.categorical[chunk]):
-            part = histogram[..., starts[k] : starts[k] + self.codes.sizes[chunk[k]]]
-            split = (len(part), self.families, self.roots, width, -1)
-            sums = part.reshape(split).sum(3).reshape(len(part), self.families * self.roots, -1)
-            grad, weight = sums[: self.outputs], sums[self.outputs] + max(self.growth.l2, _TINY)
-            axis = np.linalg.eigh(np.einsum("kqb,lqb,qb->qkl", grad, grad, 1 / weight))[1][..., -1]
-            order = np.argsort(np.einsum("kqb,qk->qb", grad, axis) / weight, kind="stable")
-            index = np.repeat(order, width, axis=0).reshape(part.shape[1:])
-            part[...] = np.take_along_axis(part, index[None], axis=-1)
-            orders[int(k)] = order
-        return orders
-
-    def _mark_categories(
-        self, trees: Ints, chosen: NDArray[np.bool_], order: Ints, low: Ints, level: int
-    ) -> None:
-        """Writes which categories go right, for the trees that chose this feature."""
-        right = self.trees.right
-        assert right is not None
-        for tree, missing_right in zip(trees[chosen], low[chosen], strict=True):
-            went_left = order[tree, : int(self.trees.high[tree, level]) + 1]
-            right[tree, level] = True
-            right[tree, level, went_left] = False
-            if not self.codes.missing[self.trees.feature[tree, level]]:
-                right[tree, level, MISSING] = missing_right
-
-    def _fill_leaves(self) -> None:
-        """Values from the deepest ancestor with enough rows."""
-        depth, count = self.growth.depth, len(self.trees.feature)
-        nodes = self._nodes(1 << depth)
-        sums = self._sums([n for n in nodes if n is not None], self.roots << depth)
-        sums = sums.reshape(len(sums), count, -1)
-        value = np.zeros((self.outputs, count, 1))
-        for level in range(depth + 1):
-            part = sums.reshape(len(sums), count, 1 << level, -1).sum(-1)
-            hess = part[self.outputs :]
-            curvature = hess[:-1] if len(hess) > 1 else hess
-            own = part[: self.outputs] / (curvature + (self.growth.l2 + _TINY))
-            enough = (part[-1] >= self.growth.min_leaf) | (level == 0)
-            value = np.where(enough, own, value.repeat(2, axis=-1) if level else value)
-        self.trees.leaves = self.growth.scale * value.transpose(1, 0, 2)
-
-
-def _middle_of_best(gain: Floats) -> Ints:
-    """The middle of the first run of largest gains in each row [trees, bins].
-
-    Equal neighbours differ by empty bins: the boundary lies in the middle of the gap. Gains are
-    equal up to rounding, so that the order of additions decides nothing.
-    """
-    best = gain.max(axis=1, keepdims=True)
-    near = gain >= best * _NEAR
-    first = near.argmax(axis=1)
-    ended = ~near & (np.arange(gain.shape[1]) > first[:, None])
-    last = np.where(ended.any(axis=1), ended.argmax(axis=1) - 1, gain.shape[1] - 1)
-    return np.asarray((first + last) // 2)

@@ -1,0 +1,1 @@
+"""Robust multi-task boosting beside other boosting: error, detection, speed and scale."""
