@@ -23,8 +23,10 @@ _FLOOR = "J J^T and w J"
 class _Given:
     """Objectives with a Jacobian that is there already, as a combiner asks them."""
 
+    held = None
+
     def __init__(self, jacobian: Tensor) -> None:
-        self.jacobian = jacobian
+        self.jacobian = self.columns = jacobian
         self.values = torch.ones(len(jacobian))
 
     @cached_property
@@ -33,6 +35,9 @@ class _Given:
 
     def weigh(self, weights: Tensor) -> Tensor:
         return weights.to(self.jacobian) @ self.jacobian
+
+    def gather(self, part: Tensor) -> Tensor:
+        return part
 
     def follow(self, direction: Tensor) -> Tensor:
         return direction

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
 
 from hydra import compose, initialize_config_dir
+from hydra.errors import InstantiationException
 from omegaconf import DictConfig
 
 from benchmarks.speed.gradients import GradientCost, Run
 from mtl import Balancer
 from mtl.config import build, register_schema
+from mtl.errors import ConfigError
 from mtl.parts import Combiner, Needs
 from mtl.step import Level
 
@@ -36,12 +39,18 @@ def preset(name: str, num_tasks: int, level: Level | None = None) -> Balancer:
         name: Of the preset.
         num_tasks: Number of tasks.
         level: Where gradients are compared. Default: what the preset says.
+
+    Raises:
+        ConfigError: It needs more tasks.
     """
     config = _composed(name).copy()
     config.num_tasks = num_tasks
     if level is not None:
         config.balancer.level = level
-    balancer: Balancer = build(config.balancer)
+    try:
+        balancer: Balancer = build(config.balancer)
+    except InstantiationException as error:
+        raise ConfigError(f"{name} does not fit {num_tasks} tasks: {error}") from error
     return balancer
 
 
@@ -54,9 +63,14 @@ def _composed(name: str) -> DictConfig:
 
 def combiners_of_rows(num_tasks: int) -> dict[str, Combiner]:
     """Preset -> combiner, of those that ask for the gradients of the tasks one by one."""
-    combiners = {name: preset(name, num_tasks).combine for name in preset_names()}
-    rows = Needs.GRAMIAN | Needs.JACOBIAN
-    return {name: combiner for name, combiner in combiners.items() if combiner.needs & rows}
+    found = {}
+    for name in preset_names():
+        with contextlib.suppress(ConfigError):
+            balancer = preset(name, num_tasks)
+            changed = any(not part.elementwise for part in balancer.transforms.values())
+            if balancer.combine.needs & (Needs.GRAMIAN | Needs.JACOBIAN) and not changed:
+                found[name] = balancer.combine
+    return found
 
 
 def torchjd_aggregators(num_tasks: int) -> dict[str, Callable[[], Any]]:
