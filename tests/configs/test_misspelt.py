@@ -118,6 +118,8 @@ def test_help_lists_the_options_of_every_group(tmp_path):
     out = invoke("--help", cwd=tmp_path).ok().out
     folders = {path.parent for path in CONFIGS.rglob("*.yaml")} - {CONFIGS}
     for folder in folders:
+        if CONFIGS / "hydra" in folder.parents:
+            continue  # listed with Hydra's own groups
         group = folder.relative_to(CONFIGS).as_posix()
         names = ", ".join(sorted(path.stem for path in folder.glob("*.yaml")))
         assert f"{group}: {names}\n" in out

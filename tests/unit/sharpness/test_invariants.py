@@ -19,7 +19,7 @@ from mtl.aggregation import (
 from mtl.config import build
 from mtl.scalarization import ConstantWeights, EqualWeighting
 from mtl.sharpness import TaskSAM
-from tests.support import PRESETS, compose_config
+from tests.support import PRESETS, compose_config, set_num_tasks
 from tests.unit.sharpness.test_closed_forms import (
     CENTRES,
     CONFLICT,
@@ -46,7 +46,7 @@ def gradient(combine, theta=CONFLICT, make=quadratic, **options):
 def preset(name, radius=None, **options):
     """A registered balancer at the parameter level, with task-SAM around it."""
     config = compose_config(f"balancer={name}", "balancer.level=parameters").copy()
-    config.num_tasks = 3
+    set_num_tasks(config, 3)
     torch.manual_seed(0)
     balancer = build(config.balancer).double()
     if radius is not None:
