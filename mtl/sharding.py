@@ -90,6 +90,11 @@ def check_sharded(balancer: Balancer, model: nn.Module, num_tasks: int) -> None:
             f"A regularizer with parameters of its own does not run where the model is sharded. "
             f"{remedy}."
         )
+    if Needs.SALIENCY in balancer.needs:
+        raise UnsupportedError(
+            "Task saliency takes second derivatives through the heads, which does not run where "
+            f"their parameters are sharded. {remedy}, or leave these regularizers out."
+        )
     needs = balancer.needs if num_tasks > 1 else Needs.LOSSES
     method = type(balancer.combine).__name__
     if Needs.JACOBIAN in needs:

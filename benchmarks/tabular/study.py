@@ -184,16 +184,17 @@ def plan(shares: Sequence[float], seeds: int) -> Iterator[tuple[str, str, float,
 def tables(runs: list[dict[str, Any]]) -> Iterator[Table]:
     """Errors relative to equal weighting, and detection, a table each a case."""
     by = {(r["case"], r["method"], r["share"], r["seed"]): r for r in runs}
-    for case in CASES:
+    shares = sorted({r["share"] for r in runs})
+    for case in sorted({r["case"] for r in runs}):
         for title, tasks in (("related tasks", _related), ("outlier tasks", _outlying)):
             if case == "noise" and tasks is _outlying:
                 continue  # nothing to be learned there
             rows = [
-                [method, *(_ratio(by, case, method, share, tasks) for share in SHARES)]
+                [method, *(_ratio(by, case, method, share, tasks) for share in shares)]
                 for method in (*METHODS, ORACLE)
             ]
             heading = f"{case}: squared error of the {title}, relative to {_REFERENCE}, by share"
-            columns = ["method", *(f"{share:.0%}" for share in SHARES)]
+            columns = ["method", *(f"{share:.0%}" for share in shares)]
             yield Table(f"{case} {title}", heading, columns, rows)
     yield _detection(runs)
 

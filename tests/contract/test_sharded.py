@@ -34,7 +34,8 @@ pytestmark = pytest.mark.skipif(
 def runs_sharded(variant):
     balancer = make_balancer(variant)
     at_parameters = balancer.level == "parameters" and Needs.GRAMIAN in balancer.needs
-    return not (at_parameters or Needs.JACOBIAN in balancer.needs or balancer.sharpness)
+    refused = bool(balancer.needs & (Needs.JACOBIAN | Needs.SALIENCY))
+    return not (at_parameters or refused or balancer.sharpness)
 
 
 PLAIN = [
@@ -60,7 +61,7 @@ OTHERS = [("uw", "full", flags) for flags in FLAGS if flags != "plain"] + [
 ]
 CASES = [(variant, "partial", "plain") for variant in PLAIN] + OTHERS
 REST = [(variant, kind, "plain") for variant in VARIANTS for kind in ("full", "partial")]
-REFUSED = ["mgda", "gradnorm at the parameters", "graddrop", "excess_mtl", "uw + joint_sam"]
+REFUSED = ["mgda", "gradnorm at the parameters", "graddrop", "excess_mtl", "uw + joint_sam", "rep_mtl"]
 
 
 def balancer_of(variant):
