@@ -80,7 +80,7 @@ MAIN = [
         )
     ),
     Variant("mgda + G-SAM", ("balancer=mgda", *G_SAM)),
-    Variant("mgda + fast task-SAM", ("balancer=mgda", *joint(0.7, 1))),
+    Variant("mgda + fast task-SAM", ("balancer=mgda", *joint(0.0, 3))),
 ]
 ABLATION = [
     Variant("mgda", ("balancer=mgda",)),
