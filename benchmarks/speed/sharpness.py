@@ -18,7 +18,7 @@ from mtl import Balancer
 from mtl.aggregation import PCGradWeighting
 from mtl.sharpness import JointSAM, Sharpness, TaskSAM
 
-_STEPS = 10  # of a training in small, from its start to its end
+_STEPS = 9  # of a training in small, from its start to its end
 _NUMBER = 4  # bytes of a float32
 
 KINDS = {
