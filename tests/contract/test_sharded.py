@@ -61,7 +61,8 @@ OTHERS = [("uw", "full", flags) for flags in FLAGS if flags != "plain"] + [
 ]
 CASES = [(variant, "partial", "plain") for variant in PLAIN] + OTHERS
 REST = [(variant, kind, "plain") for variant in VARIANTS for kind in ("full", "partial")]
-REFUSED = ["mgda", "gradnorm at the parameters", "graddrop", "excess_mtl", "uw + joint_sam", "rep_mtl"]
+REFUSED = ["mgda", "gradnorm at the parameters", "graddrop", "excess_mtl"]
+REFUSED += ["uw + joint_sam", "rep_mtl"]
 
 
 def balancer_of(variant):
