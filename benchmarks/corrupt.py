@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from benchmarks.tabular.corruption import CORRUPTIONS
+from benchmarks.tabular.corruption import Corruption as Kind
 from mtl.errors import ConfigError
 
 Batch = tuple[Any, dict[str, Tensor]]
 
-Kind = Literal["permute", "negate", "noise"]
-_KINDS: tuple[Kind, ...] = get_args(Kind)
 _PROBED = 256
 
 
@@ -27,6 +27,9 @@ class Corruption:
           with themselves as a set. Any kind of label.
         * `negate`: `y -> -y`. Real-valued labels.
         * `noise`: `y ~ N(mean, sd^2)` of the labels, the same in all epochs. Real-valued labels.
+
+    Tables of many tasks have rows of their own: there `benchmarks.tabular.corruption.spoil` does it
+    within each task, reflects about the mean of all, and draws noise three times as loud.
 
     Args:
         kind: One of them.
@@ -46,8 +49,8 @@ class Corruption:
         tasks: Sequence[str] | None = None,
         seed: int = 0,
     ) -> None:
-        if kind not in _KINDS:
-            raise ConfigError(f"`corrupt_tasks.kind` should be one of {_KINDS}. Got {kind!r}.")
+        if kind not in CORRUPTIONS:
+            raise ConfigError(f"`corrupt_tasks.kind` should be one of {CORRUPTIONS}. Got {kind!r}.")
         if (fraction is None) == (tasks is None):
             raise ConfigError(
                 "`corrupt_tasks` should have `fraction` or `tasks`, one of them. Got "

@@ -67,8 +67,10 @@ def combiners_of_rows(num_tasks: int) -> dict[str, Combiner]:
     for name in preset_names():
         with contextlib.suppress(ConfigError):
             balancer = preset(name, num_tasks)
-            changed = any(not part.elementwise for part in balancer.transforms.values())
-            if balancer.combine.needs & (Needs.GRAMIAN | Needs.JACOBIAN) and not changed:
+            wrapped = balancer.sharpness is not None or any(
+                not part.elementwise for part in balancer.transforms.values()
+            )
+            if balancer.combine.needs & (Needs.GRAMIAN | Needs.JACOBIAN) and not wrapped:
                 found[name] = balancer.combine
     return found
 

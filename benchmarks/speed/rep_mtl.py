@@ -16,29 +16,26 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import timm
 import torch
-from hydra import compose, initialize_config_dir
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 from torch.nn import functional
-from torchvision.models.segmentation.deeplabv3 import DeepLabHead
 
 from benchmarks.base import Batch
 from benchmarks.speed.gradients import GradientCost
+from benchmarks.speed.methods import preset
 from benchmarks.speed.tables import ratios
 from benchmarks.speed.timing import interleave, timed
-from benchmarks.speed.workloads import _CONFIGS
 from mtl import Balancer, MultiTaskModel, Step, Task
-from mtl.config import build, register_schema
 from mtl.losses import L1, Cosine, CrossEntropy
-from mtl.models import DenseHead, UNet
+from mtl.models import DeepLabHead, DenseHead, DilatedResNet, UNet
 from mtl.parts import Needs
 from mtl.regularizers import csa, tsr
 
 BALANCERS = ("ew", "ew_log", "rep_mtl", "pcgrad", "nash_mtl")
-SALIENCY = (3, 8, 2048, 36 * 48)
+_TASKS = 3
+SALIENCY = (_TASKS, 8, 2048, 36 * 48)
 HeadFactory = Callable[[int, int], nn.Module]
 ModelFactory = Callable[[], tuple[MultiTaskModel, list[Task]]]
 Problem = tuple[ModelFactory, Batch]
@@ -52,37 +49,6 @@ def convolutional_head(channels: int, out_channels: int) -> nn.Module:
         nn.ReLU(),
         nn.Conv2d(channels, out_channels, 1),
     )
-
-
-class DilatedResNet(nn.Module):
-    """ResNet-50 with random weights, `[B, 3, H, W] -> [B, 2048, H / 8, W / 8]`."""
-
-    out_channels = 2048
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.body = timm.create_model(
-            "resnet50", features_only=True, output_stride=8, out_indices=(4,)
-        )
-
-    def forward(self, pictures: Tensor) -> Tensor:
-        """Features of the last stage."""
-        return self.body(pictures)[0]
-
-
-class DeepLab(nn.Module):
-    """DeepLabV3's head, enlarged to the picture."""
-
-    def __init__(self, channels: int, out_channels: int) -> None:
-        super().__init__()
-        self.layers = DeepLabHead(channels, out_channels, atrous_rates=(12, 24, 36))
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Predictions at every pixel."""
-        prediction = self.layers(features)
-        return functional.interpolate(
-            prediction, scale_factor=8, mode="bilinear", align_corners=True
-        )
 
 
 def problem(
@@ -119,22 +85,14 @@ PROBLEMS: dict[str, Callable[[], Problem]] = {
         UNet, convolutional_head, 16, 64, 64
     ),
     "dilated ResNet-50, DeepLab heads, batch 2, 96x128": lambda: problem(
-        DilatedResNet, DeepLab, 2, 96, 128
+        DilatedResNet, DeepLabHead, 2, 96, 128
     ),
 }
 
 
-def balancer(preset: str) -> Balancer:
-    """A preset for three tasks."""
-    register_schema()
-    with initialize_config_dir(str(_CONFIGS), version_base="1.3"):
-        config = compose("train", [f"balancer={preset}", "num_tasks=3"])
-    return build(config.balancer)
-
-
 def straightforward() -> Balancer:
     """The same with the second derivatives of the layers as PyTorch has them."""
-    result = balancer("rep_mtl")
+    result = preset("rep_mtl", _TASKS)
     for part in result.regularizers.values():
         part.needs = Needs.REPRESENTATION  # type: ignore[assignment]
     return result
@@ -257,7 +215,7 @@ def main() -> None:
         if options.problem in title:
             made = make()
             cost = GradientCost(*made)
-            contenders = {preset: cost.balanced(balancer(preset)) for preset in BALANCERS}
+            contenders = {name: cost.balanced(preset(name, _TASKS)) for name in BALANCERS}
             contenders["rep_mtl, PyTorch's derivatives"] = cost.balanced(straightforward())
             runs = {name: timed(run) for name, run in contenders.items()}
             ratios(title, interleave(runs, rounds=options.rounds), "ew").show(console)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -94,7 +95,7 @@ class IntervalClustering(Transform):
         self.weighting = weighting
         self.bounds = interval_clusters(given, k, objective, min_size=min_size, max_size=max_size)
         mixing = torch.zeros(k, num_tasks)
-        for cluster, (start, end) in enumerate(zip(self.bounds, self.bounds[1:], strict=False)):
+        for cluster, (start, end) in enumerate(pairwise(self.bounds)):
             mixing[cluster, start:end] = 1 / (end - start)
         self.register_buffer("mixing", mixing, persistent=False)
         sizes = torch.tensor(np.diff(self.bounds), dtype=torch.float32)
@@ -120,7 +121,7 @@ class IntervalClustering(Transform):
         """The tasks of each cluster."""
         return [
             [task for group in groups[start:end] for task in group]
-            for start, end in zip(self.bounds, self.bounds[1:], strict=False)
+            for start, end in pairwise(self.bounds)
         ]
 
     def extra_repr(self) -> str:
