@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
@@ -39,13 +40,16 @@ class Replay:
         now = [torch.cuda.get_rng_state(i) for i in self._devices]
         return any(not torch.equal(a, b) for a, b in zip(now, self._cuda_states, strict=True))
 
+    @cached_property
+    def _buffers(self) -> list[tuple[dict[str, Tensor | None], str]]:
+        return [(part._buffers, name) for part in self._module.modules() for name in part._buffers]
+
     def __call__(self, only: Collection[str] | None = None) -> Step:
         """The Step at the present parameters, of all tasks or some."""
         before = [
-            (module._buffers, name, buffer, buffer._version, buffer.clone())
-            for module in self._module.modules()
-            for name, buffer in module._buffers.items()
-            if buffer is not None
+            (owner, name, buffer, buffer._version, buffer.clone())
+            for owner, name in self._buffers
+            if (buffer := owner[name]) is not None
         ]
         with torch.random.fork_rng(devices=self._devices):
             torch.set_rng_state(self._cpu_state)

@@ -151,6 +151,9 @@ class Step:
                 f"targets named {sorted(targets)}."
             )
 
+        sharded = is_sharded(model.parameters())
+        groups = model.parameter_groups()
+        own = [p for name in groups.specific for p in groups.specific[name]]
         joined = [together] if together is not None and getattr(model, "joins", False) else []
 
         def run(recompute: Replay | None, only: Collection[str] | None = None) -> Step:
@@ -158,11 +161,8 @@ class Step:
             # Heads that draw must draw in the same order: then all of them run.
             alone = only if separable and isinstance(model, MultiTaskModel) else None
             calls: list[LinearCall] = []
-            sharded = is_sharded(model.parameters())
             noted = needs & (Needs.GRAMIAN | Needs.JACOBIAN | Needs.REPRESENTATION) == Needs.GRAMIAN
             recorder = record_linear_calls(model, calls) if noted else contextlib.nullcontext()
-            groups = model.parameter_groups()
-            own = [p for name in groups.specific for p in groups.specific[name]]
             layers: contextlib.AbstractContextManager = contextlib.nullcontext()
             if Needs.SALIENCY in needs:
                 layers = twice_differentiable(model, [*own, *groups.tied])

@@ -79,8 +79,9 @@ class Landscape:
         return self._moved(offsets, 1.0)
 
     def _moved(self, direction: Sequence[Tensor], distance: float) -> Tensor:
-        offsets = [distance * d for d in direction]
-        with perturbed(list(zip(self._parameters, offsets, strict=True))), torch.no_grad():
+        pairs = zip(self._parameters, direction, strict=True)
+        moves = [(p, d, torch.as_tensor(distance).to(d)) for p, d in pairs]
+        with perturbed(moves), torch.no_grad():
             return self._losses()
 
     def _random_direction(self) -> list[Tensor]:

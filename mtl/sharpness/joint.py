@@ -12,7 +12,7 @@ from mtl.engine import Combined, Objectives
 from mtl.errors import NonFiniteError
 from mtl.parts import Scalarizer, Sharpness
 from mtl.rows import Gradients
-from mtl.sharpness.perturbation import Ball, Norm, check_mode, perturbed, rises
+from mtl.sharpness.perturbation import Ball, Move, Norm, check_mode, perturbed, rises
 from mtl.sharpness.rows import length
 from mtl.step import Step
 
@@ -103,7 +103,7 @@ def ascend(
     weights = torch.ones_like(step.values) if linear is None else linear.weights
     local = step.differentiate(step.cotangents(weights), step.parameters, retain_graph=False)
     clean = local if linear is None and not sync else all_reduce_list(local, step.parameters)
-    with perturbed(_offsets(step, clean if sync else local, ball)):
+    with perturbed(_moves(step, clean if sync else local, ball)):
         again = step.recompute()
         again.check_finite()
         if linear is None:
@@ -130,10 +130,10 @@ def _weigh_losses(balancer: Balancer, objectives: Objectives) -> Combined | None
     return None
 
 
-def _offsets(step: Step, gradients: list[Tensor | None], ball: Ball) -> Gradients:
+def _moves(step: Step, gradients: list[Tensor | None], ball: Ball) -> list[Move]:
     found = {id(p): (p, g) for p, g in _pairs(step, gradients)}
     heads = [step.specific[name] for name in step.present]
-    return ball.offsets(
+    return ball.moves(
         *([found[id(p)] for p in ps if id(p) in found] for ps in (step.shared, *heads))
     )
 

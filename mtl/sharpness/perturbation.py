@@ -16,6 +16,8 @@ from mtl.rows import Gradients
 from mtl.step import Step
 
 Norm = Literal["separate", "joint"]
+Move = tuple[Tensor, Tensor, Tensor]
+"""A parameter, a direction, and how many times that it goes there."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +56,8 @@ class Ball:
         return self.rho_shared > 0 or self.rho_task > 0
 
     @torch.no_grad()
-    def offsets(self, shared: Gradients, *heads: Gradients) -> Gradients:
-        """What is to be added to each parameter.
+    def moves(self, shared: Gradients, *heads: Gradients) -> list[Move]:
+        """Where each parameter goes.
 
         Args:
             shared: Shared parameters with the gradient that says where to.
@@ -67,10 +69,11 @@ class Ball:
         if self.norm == "joint" and norms:
             norms = [torch.linalg.vector_norm(torch.stack(norms))] * len(groups)
         return [
-            pair
+            (p, p.square() * g if self.adaptive else g, factor)
             for (group, rho), norm in zip(groups, norms, strict=True)
             if rho > 0
-            for pair in self._scaled(group, torch.where(norm > 0, rho / norm, 0.0))
+            for factor in [torch.where(norm > 0, rho / norm, 0.0)]
+            for p, g in group
         ]
 
     def _norm(self, group: Gradients) -> Tensor:
@@ -79,13 +82,6 @@ class Ball:
         norms = [torch.linalg.vector_norm(v, dtype=dtype) for v in values]
         return torch.linalg.vector_norm(torch.stack(norms))
 
-    def _scaled(self, group: Gradients, factor: Tensor) -> Gradients:
-        if self.adaptive:
-            return [(p, (p.square() * g * factor).to(p.dtype)) for p, g in group]
-        parameters, gradients = zip(*group, strict=True)
-        offsets = torch._foreach_mul(list(gradients), factor.to(gradients[0].dtype))
-        return [(p, e.to(p.dtype)) for p, e in zip(parameters, offsets, strict=True)]
-
 
 class Excursion:
     """Takes parameters to other points, and back to where they were by copy, also after an error.
@@ -93,7 +89,7 @@ class Excursion:
     In place and without `.data`: a backward pass through a graph that was made before raises.
 
         with Excursion(parameters) as excursion:
-            excursion.go(offsets)
+            excursion.go(moves)
             ...
 
     Args:
@@ -111,12 +107,17 @@ class Excursion:
         self.go([])
 
     @torch.no_grad()
-    def go(self, offsets: Gradients) -> None:
+    def go(self, moves: Sequence[Move]) -> None:
         """To the point that lies so far from the start; parameters that are not named go back."""
-        left = self._away - {id(p) for p, _ in offsets}
-        self._away |= {id(p) for p, _ in offsets}
-        for parameter, offset in offsets:
-            torch.add(self._clean[id(parameter)][1], offset, out=parameter)
+        named = {id(p) for p, _, _ in moves}
+        left = self._away - named
+        self._away |= named
+        for parameter, direction, factor in moves:
+            clean = self._clean[id(parameter)][1]
+            if direction.dtype == clean.dtype:
+                torch.addcmul(clean, direction, factor.to(clean.dtype), out=parameter)
+            else:
+                torch.add(clean, (direction * factor).to(clean.dtype), out=parameter)
         for key in left:
             parameter, clean = self._clean[key]
             parameter.copy_(clean)
@@ -124,10 +125,10 @@ class Excursion:
 
 
 @contextmanager
-def perturbed(offsets: Gradients) -> Iterator[None]:
+def perturbed(moves: Sequence[Move]) -> Iterator[None]:
     """Is at that distance, and then back."""
-    with Excursion([p for p, _ in offsets]) as excursion:
-        excursion.go(offsets)
+    with Excursion([p for p, _, _ in moves]) as excursion:
+        excursion.go(moves)
         yield
 
 
@@ -159,10 +160,13 @@ def check_owners(step: Step) -> None:
         )
 
 
-def relative_size(offsets: Gradients) -> Tensor:
+def relative_size(moves: Sequence[Move]) -> Tensor:
     """Length of a perturbation, relative to that of the parameters."""
-    moved = torch.stack([e.norm(dtype=torch.float32) for _, e in offsets]).norm()
-    return moved / torch.stack([p.detach().norm(dtype=torch.float32) for p, _ in offsets]).norm()
+    lengths = [
+        (f * d.norm(dtype=torch.float32), p.detach().norm(dtype=torch.float32)) for p, d, f in moves
+    ]
+    moved, whole = (torch.stack(parts).norm() for parts in zip(*lengths, strict=True))
+    return moved / whole
 
 
 def rises(names: Sequence[str], before: Tensor, after: Tensor) -> dict[str, Tensor]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -19,6 +20,7 @@ from mtl.sharpness.joint import ascend
 from mtl.sharpness.perturbation import (
     Ball,
     Excursion,
+    Move,
     Norm,
     check_mode,
     check_owners,
@@ -209,19 +211,26 @@ class TaskSAM(Sharpness):
     def _between(self, step: Step, balancer: Balancer) -> Combined:
         """The balancer's own gradients, and the flat part that was kept."""
         combined = balancer.gradients(step)
-        if self._kept is not None:
-            kept = self._kept.to(step.values.device)
-            loss = join(combined.gradients, step.shared, kept.dtype)
-            combined.gradients.extend(cut(kept * loss.norm(), step.shared))
-        return combined
+        if self._kept is None:
+            return combined
+        kept = self._kept.to(step.values.device)
+        loss = dict(unite(combined.gradients, step.shared))
+        size = length(list(loss.items()), kept)
+        added = [
+            (p, torch.addcmul(loss[p], k, size.to(k)) if p in loss else k * size.to(k))
+            for p, k in cut(kept, step.shared)
+        ]
+        known = {id(p) for p in step.shared}
+        rest = [pair for pair in combined.gradients if id(pair[0]) not in known]
+        return replace(combined, gradients=added + rest)
 
     def _keep(self, loss: Tensor, flat: Tensor) -> None:
         """Notes the part of `flat` that is orthogonal to `loss`, relative to its length."""
         size = loss.norm()
-        unit = loss / torch.where(size > 0, size, 1.0)
-        rest = flat - (flat @ unit) * unit
+        divisor = torch.where(size > 0, size, 1.0)
+        rest = torch.addcmul(flat, loss, -(flat @ loss) / divisor / divisor)
         longest = torch.maximum(size, rest.norm())
-        self._kept = rest / torch.where(longest > 0, longest, 1.0)
+        self._kept = rest.div_(torch.where(longest > 0, longest, 1.0))
 
     # ------------------------------------------------------------------------------ perturbed
 
@@ -247,7 +256,8 @@ class TaskSAM(Sharpness):
             clean.reduce()
         moved.reduce()
         moved.check_heads()
-        scalars |= _cosines(step, clean.rows, moved.rows)
+        if step.observed:
+            scalars |= _cosines(step, clean.rows, moved.rows)
         combined = self._combined(mode, step, balancer, objectives, clean, moved)
         scalars |= combined.scalars
         return Combined(combined.gradients + extra, combined.weights, combined.gramian, scalars)
@@ -264,9 +274,9 @@ class TaskSAM(Sharpness):
             for tasks in [every] if self.perturbation == "joint" else [[i] for i in every]:
                 if self.ball.adaptive:  # it looks at the parameters
                     excursion.go([])
-                offsets = self._offsets(clean, tasks)
-                self._check_precision(offsets, low)
-                excursion.go(offsets)
+                moves = self._moves(clean, tasks)
+                self._check_precision(moves, low)
+                excursion.go(moves)
                 again = step.recompute([step.present[i] for i in tasks])
                 again.check_finite()
                 moved.take(again, tasks, subtrahend)
@@ -274,9 +284,9 @@ class TaskSAM(Sharpness):
         moved.used = [a or b for a, b in zip(moved.used, clean.used, strict=True)]
         return moved, rises(step.present, step.values, values)
 
-    def _offsets(self, clean: TaskGradients, tasks: Sequence[int]) -> Gradients:
+    def _moves(self, clean: TaskGradients, tasks: Sequence[int]) -> list[Move]:
         shared = clean.of_shared(tasks[0] if self.perturbation == "per_task" else None)
-        return self.ball.offsets(shared, *(clean.of_head(i) for i in tasks))
+        return self.ball.moves(shared, *(clean.of_head(i) for i in tasks))
 
     def _combined(
         self,
@@ -359,12 +369,12 @@ class TaskSAM(Sharpness):
 
     # ------------------------------------------------------------------------------- warnings
 
-    def _check_precision(self, offsets: Gradients, low: torch.dtype | None) -> None:
+    def _check_precision(self, moves: Sequence[Move], low: torch.dtype | None) -> None:
         """Warns where 16-bit rounding is as large as the perturbation."""
-        if low is None or not offsets or "precision" in self._told:
+        if low is None or not moves or "precision" in self._told:
             return
         self._told.add("precision")
-        relative, rounding = float(relative_size(offsets)), torch.finfo(low).eps
+        relative, rounding = float(relative_size(moves)), torch.finfo(low).eps
         if relative < rounding / 4:
             warnings.warn(
                 f"The perturbation is {relative:.1e} of the parameters' length, rounding in {low} "

@@ -53,8 +53,9 @@ def problem(backbone=None, num_tasks=3, dtype=torch.float64):
     return model, tasks, ToyData(12, num_tasks, dtype).batch()
 
 
-def backward(balancer, model, tasks, batch):
+def backward(balancer, model, tasks, batch, *, observed=False):
     step = Step.evaluate(model, tasks, batch, needs=balancer.needs)
+    step.observed = observed
     return balancer.backward(step)
 
 
@@ -371,7 +372,7 @@ def test_s10_resumes_to_the_bit_and_adds_nothing_to_the_optimizer(tmp_path):
 def test_s11_a_graph_of_the_clean_point_cannot_be_used_after_the_perturbation():
     model, tasks, batch = problem()
     step = Step.evaluate(model, tasks, batch)
-    with perturbed([(p, 0.1 * torch.ones_like(p)) for p in model.parameters()]):
+    with perturbed([(p, torch.ones_like(p), torch.tensor(0.1)) for p in model.parameters()]):
         pass
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         step.losses["task0"].backward()
@@ -487,7 +488,8 @@ def test_losses_that_weightings_read_are_those_of_the_clean_point():
 
 def test_a_tasks_own_log():
     model, tasks, batch = problem()
-    report = backward(Balancer(MGDAWeighting(), sharpness=TaskSAM()), model, tasks, batch)
+    balancer = Balancer(MGDAWeighting(), sharpness=TaskSAM())
+    report = backward(balancer, model, tasks, batch, observed=True)
     expected = {f"sharpness/{k}/task{i}" for k in ("rise", "cosine") for i in range(3)}
     assert set(report.scalars) == expected | {"sharpness/loss_norm", "sharpness/flat_norm"}
     assert all(-1 <= report.scalars[f"sharpness/cosine/task{i}"] <= 1 for i in range(3))
