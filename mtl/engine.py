@@ -90,7 +90,7 @@ class Objectives:
         finite = self.values.isfinite().tolist()
         if not all(finite):
             names = self._step.present
-            if all(transform.elementwise for transform in self._transforms):
+            if self._elementwise:
                 names = tuple(n for n, ok in zip(names, finite, strict=True) if not ok)
             raise NonFiniteError(*names)
 
@@ -239,9 +239,11 @@ class Objectives:
                 "An aggregator of the Jacobian at the representation does not run on several "
                 'processes. Use level="parameters".'
             )
-        rows = self._rows.unscaled
         if self._derivative is None or self._by_objective:
-            return rows
+            return self._rows.unscaled()
+        if self._elementwise:
+            return self._rows.unscaled(self._derivative.diagonal())
+        rows = self._rows.unscaled()
         return self._derivative.to(rows) @ rows
 
     @cached_property
@@ -259,7 +261,7 @@ class Objectives:
         """`d values / d losses`, `[k, a]`; `None` is the identity."""
         if not self._transforms:
             return None
-        if all(transform.elementwise for transform in self._transforms):
+        if self._elementwise:
             (slopes,) = torch.autograd.grad(self.values.sum(), self._losses, retain_graph=True)
             return slopes.diag()
         rows = [
@@ -272,6 +274,11 @@ class Objectives:
     def single(self) -> bool:
         """Whether there is nothing to combine: one task, and one objective."""
         return len(self._step.tasks) == 1 and len(self.values) == 1
+
+    @property
+    def _elementwise(self) -> bool:
+        """Whether objective i depends on loss i alone."""
+        return all(transform.elementwise for transform in self._transforms)
 
     @property
     def _by_objective(self) -> bool:

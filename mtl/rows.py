@@ -73,6 +73,7 @@ class Rows:
         width = width if self.held is None else self.held.width
         self.jacobian = step.values.new_empty(len(members), width, dtype=dtype)
         self._used = [False] * len(first)
+        self._spent = False
         cotangents = step.cotangents()
         for j, among in enumerate(members):
             if basis is not None:
@@ -132,11 +133,18 @@ class Rows:
             raise NonFiniteError(*(culprits if len(bad) == len(names) else names))
         return result
 
-    @cached_property
-    def unscaled(self) -> Tensor:
-        """`jacobian` without the scale, in the same memory: the rows cannot be weighed any more."""
+    def unscaled(self, factors: Tensor | None = None) -> Tensor:
+        """`jacobian` without the scale, in the same memory: the rows cannot be weighed any more.
+
+        Args:
+            factors: `[r]`, on the rows. Default: ones.
+        """
+        assert not self._spent
         self.gramian  # noqa: B018 - it is had while the scale is there
-        return self.jacobian.div_(self.step.scale)
+        self._spent = True
+        if factors is None:
+            return self.jacobian.div_(self.step.scale)
+        return self.jacobian.mul_((factors / self.step.scale).to(self.jacobian)[:, None])
 
     def combine(
         self, weights: Tensor, heads: Tensor | None, extra: Sequence[Tensor] = ()

@@ -1,9 +1,10 @@
-"""Does task-SAM help? Two-digit pictures of real MNIST digits, clean and with wrong labels.
+"""Does task-SAM help? Pictures of two real digits, with clean and with wrong labels.
 
 python scripts/flatness.py --out flatness.jsonl             # trains what the file lacks, and shows
 python scripts/flatness.py --out flatness.jsonl --show      # shows only
 python scripts/flatness.py --out flatness.jsonl --show --write docs/task_sam.md
 python scripts/flatness.py --out ablation.jsonl --study ablation
+python scripts/flatness.py --out trap.jsonl --study trap --noise 0.15
 """
 
 from __future__ import annotations
@@ -31,8 +32,14 @@ from mtl import Balancer, MultiTaskModel, Step, Task, Weighting  # noqa: E402
 from mtl.config import build, register_schema  # noqa: E402
 from mtl.sharpness import TaskSAM  # noqa: E402
 
-EPOCHS, COUNT, LAST = 20, 4000, 10
-MODEL = ("model=mlp", "model.backbone.in_features=784")
+EPOCHS, LAST = 20, 10
+MNIST = (
+    "dataset=multimnist",
+    "dataset.train_count=4000",
+    "model=mlp",
+    "model.backbone.in_features=784",
+)
+DIGITS = ("dataset=multidigits", "dataset.train_count=1500", "optimizer.lr=2e-3")
 RHO = 0.1
 TASK_SAM = ("balancer/sharpness=task_sam", f"balancer.sharpness.rho_shared={RHO}")
 G_SAM = (
@@ -43,12 +50,13 @@ G_SAM = (
 
 
 class Variant(NamedTuple):
-    """A row of the table: a balancer, and how much longer it trains."""
+    """A row of the table: a balancer, on what data, and how long it trains."""
 
     name: str
     options: tuple[str, ...]
     epochs: int = EPOCHS
     reuse: bool = False  # the clean point's weights for the flat part: the trap
+    data: tuple[str, ...] = MNIST
 
 
 def joint(start: float, every: int) -> tuple[str, ...]:
@@ -89,11 +97,13 @@ ABLATION = [
         Variant(f"joint, start {start}, every {every}", ("balancer=mgda", *joint(start, every)))
         for start, every in (
             *((0.0, 1), (0.5, 1), (0.7, 1), (0.9, 1)),
-            *((0.0, 3), (0.0, 5), (0.4, 2), (0.7, 5)),
+            *((0.0, 2), (0.0, 3), (0.0, 4), (0.0, 5), (0.4, 2), (0.7, 5)),
         )
     ),
+    Variant("G-SAM", ("balancer=mgda", *G_SAM)),
     Variant("joint, clean weights reused", ("balancer=mgda", *joint(0.0, 1)), reuse=True),
 ]
+FARTHER = ("balancer=mgda", *joint(0.0, 1), "balancer.sharpness.rho_shared=0.2")
 RADII = [
     Variant("mgda", ("balancer=mgda",)),
     *(
@@ -110,7 +120,16 @@ RADII = [
         for rho in radii
     ),
 ]
-STUDIES = {"main": MAIN, "ablation": ABLATION, "radii": RADII}
+TRAP = [
+    Variant(f"{name}{', heads weighted' * weighted}", (*options, *heads), 40, reuse, DIGITS)
+    for weighted, heads in ((False, ()), (True, ("balancer.head_grad=weighted",)))
+    for name, options, reuse in (
+        ("mgda", ("balancer=mgda",), False),
+        ("mgda + joint task-SAM", FARTHER, False),
+        ("the same, clean weights reused", FARTHER, True),
+    )
+]
+STUDIES = {"main": MAIN, "ablation": ABLATION, "radii": RADII, "trap": TRAP}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -207,7 +226,7 @@ def assemble(
 ) -> tuple[Benchmark, MultiTaskModel, list[Task], Balancer, torch.optim.Optimizer]:
     """Data, model and balancer as `train.py` makes them of the same options."""
     register_schema()
-    options = ["dataset=multimnist", f"dataset.train_count={COUNT}", *MODEL, *variant.options]
+    options = [*variant.data, *variant.options]
     options += [f"dataset.label_noise={{right: {noise}}}"] if noise else []
     with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
         config = compose("train", options)

@@ -189,10 +189,10 @@ class GivenRows:
         """
         return self._products * self._factor**2
 
-    @property
-    def unscaled(self) -> Tensor:
-        """`jacobian` without the step's scale."""
-        return self.jacobian / self._step.scale
+    def unscaled(self, factors: Tensor | None = None) -> Tensor:
+        """`jacobian` without the step's scale, times a factor a row."""
+        rows = self.jacobian / self._step.scale
+        return rows if factors is None else rows.mul_(factors.to(rows)[:, None])
 
     def combine(
         self, weights: Tensor, heads: Tensor | None, extra: Sequence[Tensor] = ()
