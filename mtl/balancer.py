@@ -75,6 +75,9 @@ class Balancer(nn.Module):
         on_nonfinite: What a NaN or infinite loss does (or row of the Jacobian, where rows are
             computed): `skip` the step (no gradient is added) or `raise`.
         max_nonfinite: More than so many skipped steps in a row raise as well.
+        max_rows: Rows of gradients by the shared parameters that are kept at a time; with more
+            objectives the others are differentiated again where they are needed, see
+            `mtl.streaming`. Only for combiners that look at the Gramian alone. Default: all.
 
     With a single task there is nothing to combine: every combiner gives the plain gradient.
 
@@ -95,6 +98,7 @@ class Balancer(nn.Module):
         head_grad: Literal["own", "weighted"] | None = None,
         on_nonfinite: Literal["skip", "raise"] = "skip",
         max_nonfinite: int = 20,
+        max_rows: int | None = None,
     ) -> None:
         super().__init__()
         combine = EqualWeighting() if combine is None else adapt(combine)
@@ -119,7 +123,9 @@ class Balancer(nn.Module):
         self.sharpness = (
             None if sharpness is None else _check_part("sharpness", sharpness, Sharpness)
         )
+        _check_max_rows(max_rows, combine, level)
         self.level: Level = level
+        self.max_rows = max_rows
         self.head_grad = head_grad or combine.head_grad
         self.on_nonfinite = on_nonfinite
         self.max_nonfinite = max_nonfinite
@@ -226,6 +232,7 @@ class Balancer(nn.Module):
             level=self.level,
             head_grad=self.head_grad,
             whole=Needs.JACOBIAN in self.needs,
+            max_rows=self.max_rows,
         )
 
     def combined(self, objectives: Objectives) -> Combined:
@@ -301,6 +308,23 @@ class Balancer(nn.Module):
 def _check_choice(name: str, value: object, choices: tuple[object, ...]) -> None:
     if value not in choices:
         raise ConfigError(f"`{name}` should be one of {choices}. Got {value!r}.")
+
+
+def _check_max_rows(max_rows: int | None, combine: Combiner, level: Level) -> None:
+    if max_rows is None:
+        return
+    if max_rows < 1:
+        raise ConfigError(f"`max_rows` should be 1 or more. Got {max_rows}.")
+    if isinstance(combine, Aggregator):
+        raise ConfigError(
+            f"`max_rows` needs a combiner that looks at the Gramian: {type(combine).__name__} "
+            "needs all rows at once. Leave `max_rows` out, or choose a weighting."
+        )
+    if level != "parameters":
+        raise ConfigError(
+            f'`max_rows` is about rows of parameters: `level` should be "parameters". Got '
+            f"{level!r}. Leave `max_rows` out."
+        )
 
 
 def _check_part(slot: str, part: P, kind: type[P]) -> P:

@@ -19,6 +19,7 @@ from torch import Tensor
 from mtl.distributed import Held, all_reduce_list, world_size
 from mtl.errors import NonFiniteError, UnsupportedError
 from mtl.rows import Gradients, Rows
+from mtl.streaming import StreamedRows
 
 if TYPE_CHECKING:
     from mtl.sharpness.rows import GivenRows
@@ -49,6 +50,7 @@ class Objectives:
             the objective has in the shared gradient.
         whole: Whether `jacobian` will be asked for; if not, rows of linear layers may stay
             factors.
+        max_rows: Rows of gradients by the shared parameters that may be kept at a time.
 
     Attributes:
         values: The objectives, `[k]`, with a graph to the losses and to `learned`.
@@ -68,8 +70,10 @@ class Objectives:
         level: Level = "parameters",
         head_grad: str = "own",
         whole: bool = True,
+        max_rows: int | None = None,
     ) -> None:
         self._step = step
+        self._max_rows = max_rows
         self._whole = whole
         self._level: Level = level
         self._transforms = list(transforms)
@@ -197,7 +201,7 @@ class Objectives:
 
     def follow(self, direction: Tensor) -> Combined:
         """Gradients with `direction`, `[n]`, in the columns of `jacobian`."""
-        rows = self._rows
+        rows = self._kept
         shared = rows.along(
             direction.detach().to(rows.jacobian) * self._step.scale, extra=self._joined
         )
@@ -225,11 +229,11 @@ class Objectives:
     @property
     def held(self) -> Held | None:
         """Which columns of `jacobian` this process holds; `None`: all."""
-        return self._rows.held
+        return self._kept.held
 
     def gather(self, part: Tensor) -> Tensor:
         """All columns, `[..., n]`, of something that every process has for those it holds."""
-        return self._rows.gather(part)
+        return self._kept.gather(part)
 
     @cached_property
     def columns(self) -> Tensor:
@@ -240,21 +244,31 @@ class Objectives:
                 'processes. Use level="parameters".'
             )
         if self._derivative is None or self._by_objective:
-            return self._rows.unscaled()
+            return self._kept.unscaled()
         if self._elementwise:
-            return self._rows.unscaled(self._derivative.diagonal())
-        rows = self._rows.unscaled()
+            return self._kept.unscaled(self._derivative.diagonal())
+        rows = self._kept.unscaled()
         return self._derivative.to(rows) @ rows
 
     @cached_property
-    def _rows(self) -> Rows | GivenRows:
+    def _rows(self) -> Rows | GivenRows | StreamedRows:
         if self._given is not None:
             return self._given
         retain, whole = bool(self._extra), self._whole
-        if self._by_objective:
-            basis = self._derivative
+        basis = self._derivative if self._by_objective else None
+        count = len(self._losses if basis is None else basis)
+        if self._max_rows is not None and count > self._max_rows:
+            basis = torch.eye(count).to(self._losses) if basis is None else basis
+            return StreamedRows(self._step, basis, limit=self._max_rows, retain_graph=retain)
+        if basis is not None:
             return Rows(self._step, self._level, basis, whole=whole, retain_graph=retain)
         return self._step.rows(self._level, whole=whole, retain_graph=retain)
+
+    @property
+    def _kept(self) -> Rows | GivenRows:
+        rows = self._rows
+        assert not isinstance(rows, StreamedRows)  # aggregators do not stream
+        return rows
 
     @cached_property
     def _derivative(self) -> Tensor | None:

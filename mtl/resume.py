@@ -8,7 +8,7 @@ from typing import Any
 from mtl.errors import ConfigError
 
 # What a resumed run may change about its balancer.
-_FREE = {"on_nonfinite", "max_nonfinite"}
+_FREE = {"on_nonfinite", "max_nonfinite", "max_rows"}
 
 
 def check_resumable(

@@ -126,11 +126,7 @@ class Rows:
         if self.level == "representation" or self.held is not None:
             result = all_reduce(result)
         result = result / self.step.scale**2
-        bad = (~result.diagonal().isfinite()).tolist()
-        if any(bad):
-            names = self.step.present
-            culprits = [n for n, b in zip(names, bad, strict=False) if b]
-            raise NonFiniteError(*(culprits if len(bad) == len(names) else names))
+        check_rows(result, self.step.present)
         return result
 
     def unscaled(self, factors: Tensor | None = None) -> Tensor:
@@ -235,14 +231,32 @@ class Rows:
 
     def specific(self, weights: Tensor | None) -> Gradients:
         """Gradients of the heads: `sum_j weights[j] * (gradient in pass j)`; `None`: ones."""
-        if weights is None:
-            return [pair for pairs in self.heads for pair in pairs]
-        total: dict[Tensor, Tensor] = {}
-        for pairs, weight in zip(self.heads, weights.unbind(), strict=True):
-            for parameter, gradient in pairs:
-                part = gradient * weight.to(gradient.dtype)
-                total[parameter] = total[parameter] + part if parameter in total else part
-        return list(total.items())
+        return weigh_heads(self.heads, weights)
+
+
+def weigh_heads(heads: Sequence[Gradients], weights: Tensor | None) -> Gradients:
+    """Gradients of the heads, `sum_j weights[j] * heads[j]`; `None`: ones."""
+    if weights is None:
+        return [pair for pairs in heads for pair in pairs]
+    total: dict[Tensor, Tensor] = {}
+    for pairs, weight in zip(heads, weights.unbind(), strict=True):
+        for parameter, gradient in pairs:
+            part = gradient * weight.to(gradient.dtype)
+            total[parameter] = total[parameter] + part if parameter in total else part
+    return list(total.items())
+
+
+def check_rows(products: Tensor, names: Sequence[str]) -> None:
+    """Raises `NonFiniteError` where a row is not finite.
+
+    Args:
+        products: Gramian of the rows.
+        names: Tasks; those at fault are named if each has a row.
+    """
+    bad = (~products.diagonal().isfinite()).tolist()
+    if any(bad):
+        culprits = [name for name, b in zip(names, bad, strict=False) if b]
+        raise NonFiniteError(*(culprits if len(bad) == len(names) else names))
 
 
 def _columns(step: Step, level: Level, inside: set[int]) -> list[list[Tensor]]:

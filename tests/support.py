@@ -80,6 +80,12 @@ VARIANTS = {name: preset(name) for name in PRESETS} | {
         "balancer/transforms=[interval_clusters]",
         CLUSTERS,
     ],
+    "log + pcgrad + activity, two rows kept": [
+        "balancer=pcgrad",
+        "balancer/transforms=[log]",
+        "balancer/regularizers=[activity]",
+        "balancer.max_rows=2",
+    ],
     "uw with its own learning rate": ["balancer=uw", "balancer.combine.learning_rate=0.1"],
     "uw + joint_sam": ["balancer=uw", "balancer/sharpness=joint_sam"],
     "log + pcgrad + activity + task_sam": [

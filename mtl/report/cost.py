@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mtl import streaming
 from mtl.aggregation.memory import GradientMemory
 from mtl.balancer import Balancer
 from mtl.model import MultiTaskModel
@@ -32,8 +33,11 @@ def describe_cost(balancer: Balancer, model: MultiTaskModel, num_tasks: int) -> 
         memory = f"{num_tasks} gradients of the representation kept"
         exchanged = f"the losses, {num_tasks}x{num_tasks} products and one gradient"
     else:
-        passes = f"{num_tasks + bool(balancer.regularizers)} backward passes"
-        mebibytes = num_tasks * sum(p.numel() * p.element_size() for p in shared) / _MIB
+        limit = num_tasks if balancer.max_rows is None else balancer.max_rows
+        count = streaming.passes(num_tasks, limit) + bool(balancer.regularizers)
+        passes = f"{count} backward passes"
+        kept = num_tasks if num_tasks <= limit else limit + 1
+        mebibytes = kept * sum(p.numel() * p.element_size() for p in shared) / _MIB
         most = "at most " if Needs.JACOBIAN not in needs else ""
         memory = f"{most}{mebibytes:.1f} MiB of rows"
         exchanged = f"the losses and {num_tasks} gradients"

@@ -11,7 +11,7 @@ from torch import Tensor
 from mtl.distributed import Held, all_reduce, all_reduce_list, world_size
 from mtl.errors import NonFiniteError
 from mtl.linalg import gramian
-from mtl.rows import Gradients
+from mtl.rows import Gradients, check_rows
 from mtl.step import Step
 
 
@@ -164,11 +164,7 @@ class GivenRows:
     @cached_property
     def _products(self) -> Tensor:
         products = gramian(self._rows) / self._step.scale**2
-        bad = (~products.diagonal().isfinite()).tolist()
-        if any(bad):
-            names = self._step.present
-            culprits = [n for n, b in zip(names, bad, strict=False) if b]
-            raise NonFiniteError(*(culprits if len(bad) == len(names) else names))
+        check_rows(products, self._step.present)
         return products
 
     @property

@@ -162,6 +162,11 @@ class TaskSAM(Sharpness):
                 "TaskSAM compares gradients of the shared parameters: `level` should be "
                 f'"parameters". Got {balancer.level!r}. Change it, or use joint_sam.'
             )
+        if balancer.max_rows is not None:
+            raise ConfigError(
+                "TaskSAM keeps a row a task for losses and one for flat parts: leave `max_rows` "
+                f"out, or use joint_sam. Got max_rows={balancer.max_rows}."
+            )
         if self.combine in ("second", "each"):
             _check_stateless(self.combine, balancer.combine)
         self.flat_combine = None if linear else _twin(balancer.combine)

@@ -1,0 +1,99 @@
+"""Rows that are not kept: the Gramian of the tasks' gradients a few of them at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from mtl.distributed import Held, all_reduce, all_reduce_list
+from mtl.linalg import gramian, inner_products
+from mtl.rows import Gradients, Rows, check_rows, weigh_heads
+
+if TYPE_CHECKING:
+    from mtl.step import Step
+
+
+class StreamedRows:
+    """What `mtl.rows.Rows` gives to a weighting, with at most `limit` rows and one in the making.
+
+    Rows are differentiated block by block, and those after a block once more beside it, for the
+    products of both. With r rows and b in a block that takes `r + (r - b) + (r - 2b) + ...`
+    backward passes (`passes`), and one for the combination.
+
+    Args:
+        step: The losses and the shared parameters.
+        basis: `[r, a]`, row j is the sum of losses that pass j differentiates.
+        limit: Rows in a block, 1 or more.
+        retain_graph: Keep the graph behind the last pass.
+    """
+
+    held: Held | None = None
+
+    def __init__(self, step: Step, basis: Tensor, *, limit: int, retain_graph: bool) -> None:
+        self.step = step
+        self.heads: list[Gradients] = []
+        self._basis = basis
+        self._limit = limit
+        self._retain_graph = retain_graph
+
+    @cached_property
+    def gramian(self) -> Tensor:
+        """Inner products of the rows of the global batch, without the scale, `[r, r]`, float64.
+
+        Raises:
+            NonFiniteError: A row is not finite.
+        """
+        count = len(self._basis)
+        columns = torch.zeros(count, count)
+        block = None
+        for start in range(0, count, self._limit):
+            stop = min(start + self._limit, count)
+            for j in range(start, count):
+                rows = Rows(self.step, "parameters", self._basis[j : j + 1], retain_graph=True)
+                if start == 0:
+                    self.heads += rows.heads
+                row = rows.jacobian
+                if block is None:
+                    block = row.new_empty(self._limit, row.shape[1])
+                    columns = columns.to(gramian(row))
+                if j < stop:
+                    block[j - start] = row[0]
+                    columns[start : j + 1, j : j + 1] = inner_products(block[: j - start + 1], row)
+                else:
+                    columns[start:stop, j : j + 1] = inner_products(block[: stop - start], row)
+        upper = all_reduce(columns) if rows.held is not None else columns
+        result = (upper + upper.triu(1).T) / self.step.scale**2
+        check_rows(result, self.step.present)
+        return result
+
+    def combine(
+        self, weights: Tensor, heads: Tensor | None, extra: Sequence[Tensor] = ()
+    ) -> Gradients:
+        """Gradients of all parameters: see `Rows.combine`."""
+        assert not extra  # they share a pass at the representation only
+        return self.weighted(weights) + self.specific(heads)
+
+    def weighted(self, weights: Tensor) -> Gradients:
+        """Gradients of the shared parameters for `weights @ rows`, by one backward pass."""
+        shared = self.step.shared
+        on_losses = weights.to(self._basis) @ self._basis
+        gradients = self.step.differentiate(
+            self.step.cotangents(on_losses), shared, retain_graph=self._retain_graph
+        )
+        reduced = all_reduce_list(gradients, shared)
+        return [(p, g) for p, g in zip(shared, reduced, strict=True) if g is not None]
+
+    def specific(self, weights: Tensor | None) -> Gradients:
+        """Gradients of the heads, weighted; `None`: ones."""
+        return weigh_heads(self.heads, weights)
+
+
+def passes(rows: int, limit: int) -> int:
+    """Backward passes through the backbone for so many rows, `limit` kept at a time."""
+    if rows <= limit:
+        return rows
+    return sum(range(rows, 0, -limit)) + 1
