@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from rich.console import Console
 
-from benchmarks.speed import combine, costs, diagnose, memory, peers, sharpness, training
+from benchmarks.speed import combine, costs, diagnose, memory, peers, sharpness, streaming, training
 from benchmarks.speed.networks import NETWORKS
 from benchmarks.speed.tables import Table, rewrite
 
@@ -57,6 +57,9 @@ PARTS = {
         5,
         sharpness.tables,
         ("W1", "W2", "W3", "W2x40"),
+    ),
+    "streaming": Part(
+        "PCGrad with few rows kept, time and peak memory", 5, streaming.tables, ("W5",)
     ),
     "costs": Part("the cost columns of the README's method table", 5, costs.tables),
 }

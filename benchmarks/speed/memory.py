@@ -6,9 +6,10 @@ import json
 import multiprocessing
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch.profiler import ProfilerActivity, profile
@@ -28,6 +29,8 @@ from mtl.errors import MTLError
 _NUMBER = 4  # bytes of a float32
 _STEPS = 2  # the first allocates what a method remembers, the second shows the peak beside it
 
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
 Case = tuple[str, str, str]
 """Network, method, and how; see `run_of`."""
 
@@ -61,11 +64,7 @@ def beyond_equal_weighting(cases: Iterable[Case]) -> dict[Case, float | None]:
     """
     cases = list(cases)
     plain = {network: (network, "ew", OURS[0]) for network, *_ in cases}
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__, "torchjd.aggregation"])
-    every = [*plain.values(), *cases]
-    with ProcessPoolExecutor(1, mp_context=context, max_tasks_per_child=1) as pool:
-        peaks = dict(zip(every, pool.map(_measure, every), strict=True))
+    peaks = in_own_processes(_measure, [*plain.values(), *cases], "torchjd.aggregation")
     shared = {network: NETWORKS[network][1]().num_shared for network in plain}
     result: dict[Case, float | None] = {}
     for case in cases:
@@ -77,10 +76,30 @@ def beyond_equal_weighting(cases: Iterable[Case]) -> dict[Case, float | None]:
     return result
 
 
-def _measure(case: Case) -> int | None:
-    """Peak of one case; runs in its own process, whose standard error the profiler fills."""
+def in_own_processes(measure: Callable[[K], V], cases: Iterable[K], *preload: str) -> dict[K, V]:
+    """What `measure` gives for each case, in a process of its own with one thread.
+
+    Args:
+        measure: A function of a module.
+        cases: What it is given.
+        preload: Modules to import once for all processes, besides its own.
+    """
+    cases = list(cases)
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([measure.__module__, *preload])
+    with ProcessPoolExecutor(
+        1, mp_context=context, initializer=_quiet, max_tasks_per_child=1
+    ) as pool:
+        return dict(zip(cases, pool.map(measure, cases), strict=True))
+
+
+def _quiet() -> None:
+    """The profiler fills the standard error."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     torch.set_num_threads(1)
+
+
+def _measure(case: Case) -> int | None:
     network, method, how = case
     try:
         return peak_bytes(run_of(NETWORKS[network][1](), method, how))

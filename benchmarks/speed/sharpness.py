@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-
-import torch
 
 from benchmarks.speed.gradients import GradientCost, Run
-from benchmarks.speed.memory import peak_bytes
+from benchmarks.speed.memory import in_own_processes, peak_bytes
 from benchmarks.speed.networks import NETWORKS, cnn
 from benchmarks.speed.tables import Table, spread
 from benchmarks.speed.timing import Contender, interleave, timed
@@ -41,7 +36,8 @@ def tables(rounds: int, networks: Sequence[str]) -> Iterator[Table]:
     for name in networks:
         description, problem = _problem(name)
         times = interleave({k: _contender(problem, k) for k in KINDS}, rounds=rounds, warmup=1)
-        peaks = _peaks(name)
+        found = in_own_processes(_measure, [(name, kind) for kind in KINDS])
+        peaks = {kind: found[name, kind] for kind in KINDS}
         rows = []
         for kind in KINDS:
             extra = (peaks[kind] - peaks[_BASE]) / _NUMBER / problem.num_shared
@@ -80,18 +76,7 @@ def _expected(kind: str, tasks: int) -> str:
     return f"{(forward + 2 * backward) / (1 + 2 * tasks):.2f}"
 
 
-def _peaks(name: str) -> dict[str, int]:
-    """Peak memory of every kind, each in a process of its own."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    with ProcessPoolExecutor(1, mp_context=context, max_tasks_per_child=1) as pool:
-        cases = [(name, kind) for kind in KINDS]
-        return dict(zip(KINDS, pool.map(_measure, cases), strict=True))
-
-
 def _measure(case: tuple[str, str]) -> int:
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # the profiler writes there
-    torch.set_num_threads(1)
     name, kind = case
     steps = 1 if kind == _BASE or kind in _UNITS else 4
     return peak_bytes(_run(_problem(name)[1], kind, steps))
