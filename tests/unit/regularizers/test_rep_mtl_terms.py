@@ -86,7 +86,7 @@ def test_csa_options(options, reference):
 
 def test_csa_of_more_matrices_than_exist_at_a_time(monkeypatch):
     monkeypatch.setattr("mtl.linalg.affinity._CHUNK", 60)  # two 5 x 5 matrices, of 4
-    saliency = random(3, 4, 5, 7).requires_grad_()
+    saliency = random(3, 4, 7, 5).requires_grad_()
     compare(csa(saliency, 0.1), naive_csa(saliency, 0.1), saliency)
 
 
