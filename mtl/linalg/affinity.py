@@ -9,15 +9,17 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from mtl.linalg.product import Product
+
 _CHUNK = 2**22  # elements of Gram matrices that exist at a time
 
 
-def gram_cosines(anchors: Tensor, matrices: Tensor) -> Tensor:
+def gram_cosines(anchors: Tensor, matrices: Tensor | Product) -> Tensor:
     """Cosine between `A^T A` and `X X^T` for each pair of matrices, with `|A^T A| = 1`.
 
     Where C <= N, `X X^T` is formed: it is smaller than X. Otherwise `<A^T A, X X^T> = |A X|^2`, and
     `|X X^T|` is the norm of `X^T X`, which is formed for a few matrices at a time, and again in the
-    backward pass. Differentiable once.
+    backward pass. Of products, only matrices of their inner size are formed. Differentiable once.
 
     Args:
         anchors: A, `[B, m, C]`, each with an `A^T A` of Frobenius norm 1 (or 0).
@@ -26,6 +28,8 @@ def gram_cosines(anchors: Tensor, matrices: Tensor) -> Tensor:
     Returns:
         `[B]`, 0 where a matrix is zero.
     """
+    if isinstance(matrices, Product):
+        return _product_cosines(anchors, matrices)
     if matrices.shape[1] > matrices.shape[2]:
         return _GramCosines.apply(anchors, matrices)
     grams = _Gram.apply(matrices)
@@ -42,6 +46,17 @@ def gram_norm(grams: Tensor) -> Tensor:
     """Frobenius norms of `[B, n, n]`, 1 for zero matrices; squares of small numbers vanish."""
     largest = nonzero(grams.detach().abs().amax((1, 2)))
     return largest * nonzero((grams / largest[:, None, None]).square().sum((1, 2))).sqrt()
+
+
+def _product_cosines(anchors: Tensor, product: Product) -> Tensor:
+    # With X = L R and D = R R^T: <A^T A, X X^T> = <(A L)^T A L, D> and |X X^T|^2 = tr((D L^T L)^2).
+    left = product.left / nonzero(product.left.detach().abs().amax())
+    anchors = anchors @ left
+    grams = _Gram.apply(product.right)
+    grams = grams / nonzero(grams.detach().abs().amax((1, 2)))[:, None, None]
+    turned = grams @ (left.mT @ left)
+    norms = nonzero((turned * turned.mT).sum((1, 2))).sqrt()
+    return ((anchors @ grams) * anchors).sum((1, 2)) / norms
 
 
 class _Gram(torch.autograd.Function):
