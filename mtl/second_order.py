@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,10 +19,25 @@ _aten = torch.ops.aten
 Forward = Callable[[Tensor], Tensor]
 
 
+class Pointwise(NamedTuple):
+    """An evaluated 1x1 convolution with fewer outputs than inputs: `output = weight @ inputs`."""
+
+    inputs: Tensor
+    weight: Tensor  # [K, C]
+    output: Tensor
+
+
 class InputGradients:
-    """Says whether the present backward pass is for the inputs of layers, not for parameters."""
+    """Says whether the present backward pass is for the inputs of layers, not for parameters.
+
+    Attributes:
+        pointwise: 1x1 convolutions that were evaluated; to be cleared, as their graphs refer to it.
+    """
 
     alone = False
+
+    def __init__(self) -> None:
+        self.pointwise: list[Pointwise] = []
 
     @contextmanager
     def __call__(self) -> Iterator[None]:
@@ -72,12 +87,17 @@ def _convolution(layer: nn.Conv2d, switch: InputGradients) -> Forward:
     plain = layer.forward
     if layer.padding_mode != "zeros" or isinstance(layer.padding, str):
         return plain
+    pointwise = layer.kernel_size == layer.stride == (1, 1) and layer.padding == (0, 0)
+    narrowing = layer.groups == 1 and layer.out_channels < layer.in_channels
     geometry = (layer.stride, layer.padding, layer.dilation, False, (0, 0), layer.groups)
 
     def forward(inputs: Tensor) -> Tensor:
         if inputs.dim() != 4 or torch.is_autocast_enabled(inputs.device.type):
             return plain(inputs)
-        return _Convolution.apply(inputs, layer.weight, layer.bias, geometry, switch)
+        output = _Convolution.apply(inputs, layer.weight, layer.bias, geometry, switch)
+        if pointwise and narrowing:
+            switch.pointwise.append(Pointwise(inputs, layer.weight.flatten(1), output))
+        return output
 
     return forward
 

@@ -19,11 +19,12 @@ from torch import Tensor
 from mtl.distributed import all_reduce, all_reduce_list, world_size
 from mtl.errors import NonFiniteError, TaskError, UnsupportedError
 from mtl.factors import Factor, LinearCall, record_linear_calls, worthwhile
-from mtl.model import MultiTaskModel
+from mtl.linalg.product import Product
+from mtl.model import MultiTaskModel, Outputs
 from mtl.parts import Needs
 from mtl.replay import Replay
 from mtl.rows import Rows
-from mtl.second_order import InputGradients, twice_differentiable
+from mtl.second_order import InputGradients, Pointwise, twice_differentiable
 from mtl.sharding import is_sharded
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ class Step:
         linear_calls: Evaluations of linear layers, to keep rows as factors where that is cheaper.
         sharded: Whether processes hold parts of the parameters (FSDP2).
         input_gradients: Tells layers of the heads when parameters need no gradient.
+        pointwise: Task name -> the 1x1 convolution that is the whole head.
 
     Attributes:
         scalars: What parts leave to be logged, by name.
@@ -88,6 +90,7 @@ class Step:
         linear_calls: Sequence[LinearCall] = (),
         sharded: bool = False,
         input_gradients: InputGradients | None = None,
+        pointwise: Mapping[str, Pointwise] | None = None,
     ) -> None:
         self.tasks = tuple(losses)
         self.losses = dict(losses)
@@ -107,6 +110,7 @@ class Step:
         self._linear_calls = list(linear_calls)
         self.sharded = sharded
         self._input_gradients = input_gradients or InputGradients()
+        self._pointwise = dict(pointwise or {})
         for name, loss in self.losses.items():
             if loss is not None and torch.is_grad_enabled() and not loss.requires_grad:
                 raise TaskError(
@@ -184,6 +188,7 @@ class Step:
                 linear_calls=calls,
                 sharded=sharded,
                 input_gradients=input_gradients,
+                pointwise=_whole_heads(input_gradients, outputs),
             )
             step.training = model.training
             return step
@@ -333,7 +338,9 @@ class Step:
             self._rows[key] = Rows(self, level, whole=whole, retain_graph=retain_graph)
         return self._rows[key]
 
-    def saliencies(self, log_eps: float | None = None) -> dict[str, tuple[Tensor, ...]]:
+    def saliencies(
+        self, log_eps: float | None = None, *, factored: bool = False
+    ) -> dict[str, tuple[Tensor | Product, ...]]:
         """Gradients of the tasks' local losses at the representation, with a graph; kept.
 
         They come by one backward pass through each head; the backbone is not entered. What is
@@ -341,6 +348,8 @@ class Step:
 
         Args:
             log_eps: Gradients of `log(loss + log_eps)`; `None`: of the losses.
+            factored: Where the head is a 1x1 convolution with fewer outputs than inputs, give the
+                product of its weight and the gradient at its output.
 
         Returns:
             Task name -> gradient by each of the tensors at which its head attaches, times `scale`,
@@ -352,13 +361,15 @@ class Step:
         """
         if log_eps is not None and self._summary.negative:
             raise NonFiniteError(*(self.tasks[i] for i in self._summary.negative))
-        key = ("saliencies", log_eps)
+        key = ("saliencies", log_eps, factored)
         if key not in self.memo:
             names = [self.tasks[i] for i in self._summary.here]
-            self.memo[key] = {name: self._saliency(name, log_eps) for name in names}
+            self.memo[key] = {name: self._saliency(name, log_eps, factored) for name in names}
         return self.memo[key]
 
-    def _saliency(self, name: str, log_eps: float | None) -> tuple[Tensor, ...]:
+    def _saliency(
+        self, name: str, log_eps: float | None, factored: bool
+    ) -> tuple[Tensor | Product, ...]:
         tensors = (self.representation or {}).get(name, ())
         if not tensors or not all(t.requires_grad for t in tensors):
             raise UnsupportedError(
@@ -369,15 +380,17 @@ class Step:
         loss = self.losses[name]
         assert loss is not None
         objective = loss if log_eps is None else torch.log(loss + log_eps)
+        head = self._pointwise.get(name) if factored else None
         with self._input_gradients():
-            return torch.autograd.grad(
+            gradients = torch.autograd.grad(
                 objective,
-                tensors,
+                tensors if head is None else [head.output],
                 torch.ones_like(objective) * self.scale,
                 create_graph=True,
                 allow_unused=True,
                 materialize_grads=True,
             )
+        return gradients if head is None else (Product(head.weight.mT, gradients[0]),)
 
     def release(self) -> None:
         """Forgets the rows; they refer to the step, and would wait for the garbage collector."""
@@ -388,6 +401,7 @@ class Step:
         """Forgets rows and graph, where other passes follow; losses stay as numbers."""
         self.release()
         self._linear_calls.clear()
+        self._pointwise.clear()
         self.representation = None
         self.losses = {k: None if v is None else v.detach() for k, v in self.losses.items()}
 
@@ -495,6 +509,22 @@ class Step:
     def values_now(self) -> Tensor:
         """Losses of the present tasks at the present parameters, `[a]`, without a graph."""
         return self.recompute().values
+
+
+def _whole_heads(input_gradients: InputGradients | None, outputs: Outputs) -> dict[str, Pointwise]:
+    """The noted convolutions that lead from a task's representation to its prediction."""
+    if input_gradients is None:
+        return {}
+    found = {
+        name: call
+        for call in input_gradients.pointwise
+        for name, prediction in outputs.predictions.items()
+        if call.output is prediction
+        and len(outputs.representation[name]) == 1
+        and call.inputs is outputs.representation[name][0]
+    }
+    input_gradients.pointwise.clear()
+    return found
 
 
 def _without_labels(predictions: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:

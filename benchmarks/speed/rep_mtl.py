@@ -28,6 +28,7 @@ from benchmarks.speed.methods import preset
 from benchmarks.speed.tables import ratios
 from benchmarks.speed.timing import interleave, timed
 from mtl import Balancer, MultiTaskModel, Step, Task
+from mtl.linalg import Product
 from mtl.losses import L1, Cosine, CrossEntropy
 from mtl.models import DeepLabHead, DenseHead, DilatedResNet, UNet
 from mtl.parts import Needs
@@ -116,9 +117,10 @@ def phases(model_and_tasks: ModelFactory, batch: Batch) -> dict[str, tuple[float
     heads = [p for name in step.tasks for p in step.specific[name]]
     (z,) = step.representation[tasks[0].name]  # type: ignore[index]
     ours.lap("forward")
-    raw = [gradients[0] for gradients in step.saliencies(1e-8).values()]
+    found = [gradients[0] for gradients in step.saliencies(1e-8, factored=True).values()]
+    raw = [t for s in found for t in ((s.left, s.right) if isinstance(s, Product) else (s,))]
     ours.lap("saliency")
-    saliency = [s.flatten(2) for s in raw]
+    saliency = [s.flatten(2) for s in found]
     terms = tsr(saliency) + csa(saliency)
     ours.lap("terms, forward")
     tangents = torch.autograd.grad(terms, raw)

@@ -6,12 +6,15 @@ from mtl.linalg.dependent import least_norm_solution, principal_components
 from mtl.linalg.equilibrate import Equilibrated, equilibrate
 from mtl.linalg.gramian import cosines, gramian, inner_products
 from mtl.linalg.min_norm import min_norm_weights
+from mtl.linalg.product import Product, dense
 from mtl.linalg.quadratic import nonnegative_qp
 from mtl.linalg.simplex import project_simplex
 
 __all__ = [
     "Equilibrated",
+    "Product",
     "cosines",
+    "dense",
     "equilibrate",
     "fair_weights",
     "gram_cosines",

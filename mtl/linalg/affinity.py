@@ -9,15 +9,17 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from mtl.linalg.product import Product
+
 _CHUNK = 2**22  # elements of Gram matrices that exist at a time
 
 
-def gram_cosines(anchors: Tensor, matrices: Tensor) -> Tensor:
+def gram_cosines(anchors: Tensor, matrices: Tensor | Product) -> Tensor:
     """Cosine between `A^T A` and `X X^T` for each pair of matrices, with `|A^T A| = 1`.
 
-    `<A^T A, X X^T> = |A X|^2`, and `|X X^T|` is the norm of the smaller of `X X^T` and `X^T X`,
-    which is formed for a few matrices at a time, and again in the backward pass. Differentiable
-    once.
+    Where C <= N, `X X^T` is formed: it is smaller than X. Otherwise `<A^T A, X X^T> = |A X|^2`, and
+    `|X X^T|` is the norm of `X^T X`, which is formed for a few matrices at a time, and again in the
+    backward pass. Of products, only matrices of their inner size are formed. Differentiable once.
 
     Args:
         anchors: A, `[B, m, C]`, each with an `A^T A` of Frobenius norm 1 (or 0).
@@ -26,7 +28,13 @@ def gram_cosines(anchors: Tensor, matrices: Tensor) -> Tensor:
     Returns:
         `[B]`, 0 where a matrix is zero.
     """
-    return _GramCosines.apply(anchors, matrices)
+    if isinstance(matrices, Product):
+        return _product_cosines(anchors, matrices)
+    if matrices.shape[1] > matrices.shape[2]:
+        return _GramCosines.apply(anchors, matrices)
+    grams = _Gram.apply(matrices)
+    grams = grams / gram_norm(grams)[:, None, None]
+    return ((anchors @ grams) * anchors).sum((1, 2))
 
 
 def nonzero(size: Tensor) -> Tensor:
@@ -38,6 +46,33 @@ def gram_norm(grams: Tensor) -> Tensor:
     """Frobenius norms of `[B, n, n]`, 1 for zero matrices; squares of small numbers vanish."""
     largest = nonzero(grams.detach().abs().amax((1, 2)))
     return largest * nonzero((grams / largest[:, None, None]).square().sum((1, 2))).sqrt()
+
+
+def _product_cosines(anchors: Tensor, product: Product) -> Tensor:
+    # With X = L R and D = R R^T: <A^T A, X X^T> = <(A L)^T A L, D> and |X X^T|^2 = tr((D L^T L)^2).
+    left = product.left / nonzero(product.left.detach().abs().amax())
+    anchors = anchors @ left
+    grams = _Gram.apply(product.right)
+    grams = grams / nonzero(grams.detach().abs().amax((1, 2)))[:, None, None]
+    turned = grams @ (left.mT @ left)
+    norms = nonzero((turned * turned.mT).sum((1, 2))).sqrt()
+    return ((anchors @ grams) * anchors).sum((1, 2)) / norms
+
+
+class _Gram(torch.autograd.Function):
+    """`X X^T`, whose derivative takes one product instead of two."""
+
+    @staticmethod
+    def forward(ctx: Any, matrices: Tensor) -> Tensor:
+        ctx.save_for_backward(matrices)
+        return matrices @ matrices.mT
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        (matrices,) = ctx.saved_tensors
+        result = torch.empty_like(matrices)  # of the same memory format
+        return torch.bmm(gradients[0] + gradients[0].mT, matrices, out=result)
 
 
 class _GramCosines(torch.autograd.Function):
@@ -62,17 +97,13 @@ class _GramCosines(torch.autograd.Function):
         on_gram = -(factors * cosines / norms.sqrt())[:, None, None]
         for part, gram in _grams(matrices):
             gram = on_gram[part] * (gram / norms[part, None, None])
-            x = matrices[part]
-            pair = (gram, x) if len(gram[0]) == x.shape[1] else (x, gram)
-            by_matrices[part].baddbmm_(*pair)
+            by_matrices[part].baddbmm_(matrices[part], gram)
         return scaled @ matrices.mT, by_matrices
 
 
 def _grams(matrices: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """The smaller of `X X^T` and `X^T X`, for some of the matrices at a time."""
-    tall = matrices.shape[1] > matrices.shape[2]
-    count = max(1, _CHUNK // min(matrices.shape[1:]) ** 2)
+    """`X^T X`, for some of the matrices at a time."""
+    count = max(1, _CHUNK // matrices.shape[2] ** 2)
     for start in range(0, len(matrices), count):
         part = slice(start, start + count)
-        x = matrices[part]
-        yield part, x.mT @ x if tall else x @ x.mT
+        yield part, matrices[part].mT @ matrices[part]

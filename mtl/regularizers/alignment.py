@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from mtl.errors import ConfigError
-from mtl.linalg import gram_cosines, gram_norm
+from mtl.linalg import Product, gram_cosines, gram_norm
 from mtl.regularizers.saliency import Saliency, SaliencyRegularizer, as_tasks, check_choice
 from mtl.step import Step
 
@@ -48,7 +48,7 @@ def csa(
     saliency of zero (no label) is similar to nothing.
 
     Args:
-        saliency: `[m, B, C, N]`, or m tensors `[B, C, N]`.
+        saliency: `[m, B, C, N]`, or m tensors or products `[B, C, N]`.
         temperature: > 0. The paper gives no value; 0.1 is that of SimCLR, which it cites.
         negatives: `anchors` of other samples, as printed; `affinities`: matrices of all tasks of
             other samples, as the text around Eq. 9 may be read.
@@ -119,7 +119,7 @@ class CSA(SaliencyRegularizer):
         self.positive_in_denominator = positive_in_denominator
         self.detach_anchors = detach_anchors
 
-    def term(self, saliency: list[Tensor], step: Step) -> Tensor:
+    def term(self, saliency: list[Tensor | Product], step: Step) -> Tensor:
         """The value of `csa`; 0 without graph where there are less than 2 samples."""
         if len(saliency[0]) < 2:
             return saliency[0].new_zeros(())
@@ -169,12 +169,15 @@ class Similarities(NamedTuple):
 
 
 def similarities(
-    tasks: Sequence[Tensor], *, negatives: Negatives = "anchors", detach_anchors: bool = False
+    tasks: Sequence[Tensor | Product],
+    *,
+    negatives: Negatives = "anchors",
+    detach_anchors: bool = False,
 ) -> Similarities:
     """The cosines of `csa`.
 
     Args:
-        tasks: m tensors `[B, C, N]`.
+        tasks: m tensors or products `[B, C, N]`.
         negatives: See `csa`.
         detach_anchors: See `csa`.
     """

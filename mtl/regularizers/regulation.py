@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from mtl.errors import ConfigError
-from mtl.linalg import nonzero
+from mtl.linalg import Product, dense, nonzero
 from mtl.regularizers.saliency import Saliency, SaliencyRegularizer, as_tasks, check_choice
 from mtl.step import Step
 
@@ -33,7 +33,7 @@ def tsr(saliency: Saliency, *, channel_mean: ChannelMean = "signed", eps: float 
     computed in float32.
 
     Args:
-        saliency: `[m, B, C, N]`, or m tensors `[B, C, N]`.
+        saliency: `[m, B, C, N]`, or m tensors or products `[B, C, N]`.
         channel_mean: `signed`: absolute value of the mean, as printed; `absolute`: mean of absolute
             values.
         eps: Added to the sum over tasks, in units of the root mean square of A: a position without
@@ -46,7 +46,7 @@ def tsr(saliency: Saliency, *, channel_mean: ChannelMean = "signed", eps: float 
     if len(tasks) < 2:
         return tasks[0].new_zeros(())
     if channel_mean == "absolute":
-        tasks = [s.abs() for s in tasks]
+        tasks = [dense(s).abs() for s in tasks]
     size = torch.stack([s.sum(1) for s in tasks]).abs()  # the number of channels cancels
     size = size / nonzero(size.detach().amax())  # squares of small numbers vanish
     size = size / nonzero(size.detach().square().mean().sqrt())
@@ -92,6 +92,6 @@ class TSR(SaliencyRegularizer):
         self.channel_mean: ChannelMean = channel_mean
         self.eps = eps
 
-    def term(self, saliency: list[Tensor], step: Step) -> Tensor:  # noqa: ARG002
+    def term(self, saliency: list[Tensor | Product], step: Step) -> Tensor:  # noqa: ARG002
         """The value of `tsr`."""
         return tsr(saliency, channel_mean=self.channel_mean, eps=self.eps)

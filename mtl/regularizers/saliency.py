@@ -20,11 +20,12 @@ from torch import Tensor
 
 from mtl.distributed import world_size
 from mtl.errors import ConfigError, UnsupportedError
+from mtl.linalg import Product, dense
 from mtl.parts import Needs, Regularizer
 from mtl.step import Step
 
-Saliency = Tensor | Sequence[Tensor]
-"""`[m, B, C, N]`, or m tensors `[B, C, N]`."""
+Saliency = Tensor | Sequence[Tensor | Product]
+"""`[m, B, C, N]`, or m tensors or products `[B, C, N]`."""
 
 
 class SaliencyRegularizer(Regularizer):
@@ -112,22 +113,23 @@ class SaliencyRegularizer(Regularizer):
             self._compare(value, step)
         return value
 
-    def _saliency(self, step: Step) -> list[Tensor]:
+    def _saliency(self, step: Step) -> list[Tensor | Product]:
         """One set of tensors for all terms: their gradients are then added in place."""
         key = ("saliency by position", self.log_eps, self.channel_dim)
         if key not in step.memo:
-            gradients = step.saliencies(self.log_eps)
-            step.memo[key] = as_tasks(positions_last(gradients, self.channel_dim))
+            step.memo[key] = as_tasks(positions_last(self._gradients(step), self.channel_dim))
         return step.memo[key]
+
+    def _gradients(self, step: Step) -> dict[str, tuple[Tensor | Product, ...]]:
+        return step.saliencies(self.log_eps, factored=self.channel_dim in (None, 1))
 
     def _compare(self, value: Tensor, step: Step) -> None:
         """Logs norms at the representation: of this term's gradient, and of the tasks'."""
         assert step.representation is not None
-        saliencies = step.saliencies(self.log_eps)
         sums: dict[Tensor, Tensor] = {}
-        for name, gradients in saliencies.items():
+        for name, gradients in self._gradients(step).items():
             for tensor, gradient in zip(step.representation[name], gradients, strict=True):
-                part = gradient.detach() / world_size()
+                part = dense(gradient.detach()) / world_size()
                 sums[tensor] = sums[tensor] + part if tensor in sums else part
         own = step.differentiate(None, list(sums), extra=[value], retain_graph=True)
         name = type(self).__name__.lower()
@@ -135,24 +137,24 @@ class SaliencyRegularizer(Regularizer):
         step.scalars["tasks/gradient_norm"] = _norm(sums.values()) / step.scale
 
     @abstractmethod
-    def term(self, saliency: list[Tensor], step: Step) -> Tensor:
+    def term(self, saliency: list[Tensor | Product], step: Step) -> Tensor:
         """The term, a scalar.
 
         Args:
-            saliency: m tensors `[B, C, N]`, at least float32.
+            saliency: m tensors or products `[B, C, N]`, at least float32.
             step: For scalars to log.
         """
 
 
-def as_tasks(saliency: Saliency) -> list[Tensor]:
-    """M tensors `[B, C, N]`, at least float32."""
+def as_tasks(saliency: Saliency) -> list[Tensor | Product]:
+    """M tensors or products `[B, C, N]`, at least float32."""
     tasks = saliency.unbind() if isinstance(saliency, Tensor) else saliency
     return [s.to(torch.promote_types(s.dtype, torch.float32)) for s in tasks]
 
 
 def positions_last(
-    gradients: dict[str, tuple[Tensor, ...]], channel_dim: int | None
-) -> list[Tensor]:
+    gradients: dict[str, tuple[Tensor | Product, ...]], channel_dim: int | None
+) -> list[Tensor | Product]:
     """Gradients at the representation as `[B, C, N]`, one a task, without copies.
 
     Raises:
@@ -175,8 +177,14 @@ def positions_last(
             f"`channel_dim` should be a dimension of the representation {first[0]}, not the first. "
             f"Got {channels}."
         )
-    tensors = [own[0].movedim(channels, 1) for own in gradients.values()]
-    return [t.flatten(2) if dims > 2 else t.unsqueeze(2) for t in tensors]
+    return [_positions_last(own[0], channels) for own in gradients.values()]
+
+
+def _positions_last(gradient: Tensor | Product, channels: int) -> Tensor | Product:
+    if isinstance(gradient, Product):
+        return gradient.flatten(2)
+    moved = gradient.movedim(channels, 1)
+    return moved.flatten(2) if moved.dim() > 2 else moved.unsqueeze(2)
 
 
 def check_choice(name: str, value: object, choices: tuple[object, ...]) -> None:

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mtl.linalg import Product
 from mtl.regularizers import csa, tsr
 
 
@@ -86,7 +87,7 @@ def test_csa_options(options, reference):
 
 def test_csa_of_more_matrices_than_exist_at_a_time(monkeypatch):
     monkeypatch.setattr("mtl.linalg.affinity._CHUNK", 60)  # two 5 x 5 matrices, of 4
-    saliency = random(3, 4, 5, 7).requires_grad_()
+    saliency = random(3, 4, 7, 5).requires_grad_()
     compare(csa(saliency, 0.1), naive_csa(saliency, 0.1), saliency)
 
 
@@ -118,6 +119,41 @@ def test_a_list_of_tasks_is_the_same():
     saliency = random(3, 4, 5, 7)
     assert tsr(list(saliency)) == tsr(saliency)
     assert csa(list(saliency), 0.1) == csa(saliency, 0.1)
+
+
+PRODUCTS = {
+    "wide": (random(5, 2), random(4, 2, 7)),
+    "tall": (random(8, 3), random(4, 3, 5)),
+    "one output": (random(6, 1), random(4, 1, 9)),
+    "small": (1e-9 * random(5, 2), 1e-9 * random(4, 2, 7)),
+    "zero sample": (random(5, 2), random(4, 2, 7) * torch.tensor([1.0, 0, 1, 1])[:, None, None]),
+    "zero weight": (torch.zeros(5, 2).double(), random(4, 2, 7)),
+}
+
+
+@pytest.mark.parametrize(
+    "term",
+    [
+        tsr,
+        csa,
+        lambda s: tsr(s, channel_mean="absolute"),
+        lambda s: csa(s, negatives="affinities"),
+        lambda s: csa(s, detach_anchors=True),
+    ],
+    ids=["tsr", "csa", "absolute", "affinities", "detached anchors"],
+)
+@pytest.mark.parametrize("kind", PRODUCTS)
+def test_products_are_as_good_as_what_they_stand_for(kind, term):
+    left, right = (t.clone().requires_grad_() for t in PRODUCTS[kind])
+    other = random(4, len(left), right.shape[2], seed=1)
+    found = term([Product(left, right), other])
+    expected = term([left @ right, other])
+    torch.testing.assert_close(found, expected)
+    for factor in (left, right):
+        ours, theirs = (
+            torch.autograd.grad(v, factor, retain_graph=True)[0] for v in (found, expected)
+        )
+        torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-9)
 
 
 # --------------------------------------------------------------------------------- closed forms

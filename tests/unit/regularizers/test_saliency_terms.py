@@ -10,6 +10,7 @@ from torch.autograd.function import once_differentiable
 from mtl import Balancer, MultiTaskModel, Step, Task
 from mtl.aggregation import GradDrop, PCGradWeighting
 from mtl.errors import ConfigError, UnsupportedError
+from mtl.linalg import Product, dense
 from mtl.losses import MSE, CrossEntropy
 from mtl.parts import Needs
 from mtl.regularizers import CSA, TSR, csa, tsr
@@ -83,6 +84,73 @@ def test_the_gradient_is_that_of_the_whole_in_one_graph(form, norm):
     share = (grads(model.parameters()) - flat_base(model, tasks, batch)).norm()
     assert share > 1e-3 * expected.norm()
     torch.testing.assert_close(state(model), state(twin))  # running statistics
+
+
+class Skip(nn.Conv2d):
+    """A convolution that is not all that its head does."""
+
+    def forward(self, inputs):
+        return super().forward(inputs) + inputs[:, :2]
+
+
+class Around(nn.Module):
+    """A head that reads its input twice."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Conv2d(4, 2, 1)
+
+    def forward(self, inputs):
+        return self.layer(inputs) + inputs[:, :2].square()
+
+
+class Inside(nn.Module):
+    """A head that changes its input first."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Conv2d(4, 2, 1)
+
+    def forward(self, inputs):
+        return self.layer(inputs.square())
+
+
+LINEAR_HEADS = {
+    "all": (lambda: nn.Conv2d(4, 2, 1), lambda: nn.Conv2d(4, 3, 1, bias=False), [True, True]),
+    "read twice": (lambda: nn.Sequential(nn.Conv2d(4, 2, 1)), Around, [True, False]),
+    "changed input": (lambda: nn.Conv2d(4, 1, 1), Inside, [True, False]),
+    "subclass": (lambda: nn.Conv2d(4, 2, 1), lambda: Skip(4, 2, 1), [True, False]),
+    "wide": (lambda: nn.Conv2d(4, 4, 1), lambda: nn.Conv2d(4, 2, 3, padding=1), [False, False]),
+    "grouped": (lambda: nn.Conv2d(4, 2, 1, groups=2), lambda: nn.Conv2d(4, 2, 1), [False, True]),
+}
+
+
+@pytest.mark.parametrize("kind", LINEAR_HEADS)
+def test_heads_of_one_pointwise_convolution(kind):
+    """Their saliency stays a product; the gradient is that of the whole in one graph."""
+    torch.manual_seed(0)
+    first, second, factored = LINEAR_HEADS[kind]
+    heads = {"a": first(), "b": second()}
+    model = MultiTaskModel(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Tanh()), heads).double()
+    inputs = normal(5, 3, 6, 7, seed=1)
+    targets = {name: normal(*p.shape) for name, p in model(inputs).predictions.items()}
+    tasks = [Task(n, h, MSE()) for n, h in model.heads.items()]
+    values, tsr_value, csa_value = terms(
+        model, tasks, (inputs, targets), form=lambda s: s.flatten(2)
+    )
+    expected = flat(values.sum() + 0.9 * (tsr_value + csa_value), [*model.parameters()])
+    balancer = rep_mtl()
+    step = Step.evaluate(model, tasks, (inputs, targets), needs=balancer.needs)
+    found = [s for (s,) in step.saliencies(1e-8, factored=True).values()]
+    assert [isinstance(s, Product) for s in found] == factored
+    whole = [s for (s,) in step.saliencies(1e-8).values()]
+    for ours, theirs in zip(found, whole, strict=True):
+        torch.testing.assert_close(dense(ours), theirs)
+    step.observed = True
+    report = balancer.backward(step)
+    torch.testing.assert_close(grads(model.parameters()), expected, rtol=1e-9, atol=1e-12)
+    total = sum(s.detach() for s in whole).norm()
+    torch.testing.assert_close(report.scalars["tasks/gradient_norm"], total)
 
 
 def tasks_like(model, tasks):
