@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from mtl import MTLModule, MultiTaskModel, Step, Task
+from mtl import Balancer, MTLModule, MultiTaskModel, Step, Task
+from mtl.aggregation import Every, NashMTLWeighting
 from mtl.diffusion import (
     Denoiser,
     DenoisingUNet,
@@ -18,6 +19,8 @@ from mtl.diffusion import (
 )
 from mtl.diffusion.routing import Routes
 from mtl.errors import ConfigError
+from mtl.scalarization import UncertaintyWeighting
+from mtl.transforms import IntervalClustering
 
 NETWORKS = {
     "mlp": lambda **o: ResidualMLP(64, width=16, **o),
@@ -223,6 +226,26 @@ def test_a_group_is_one_evaluation_of_the_backbone():
         sizes.clear()
         Step.evaluate(model, tasks, data, together=together)
         assert sizes == expected
+
+
+def test_a_batch_is_split_only_where_gradients_are_compared():
+    names = list("abcd")
+    clusters = IntervalClustering(4, k=2)
+    halves, whole = [["a", "b"], ["c", "d"]], [names]
+    every = Every(NashMTLWeighting(), 2, every=3)
+    for combine, expected in (
+        (UncertaintyWeighting(2), [whole] * 6),
+        (NashMTLWeighting(), [halves] * 6),
+        (every, [halves, whole, whole] * 2),
+    ):
+        balancer = Balancer(combine, transforms=[clusters])
+        found = []
+        for _ in range(6):
+            found.append(balancer.together(names))
+            shared = torch.randn(3, requires_grad=True)
+            losses = {name: (shared - i).square().sum() for i, name in enumerate(names)}
+            balancer.backward(Step(losses, shared=[shared]))
+        assert found == expected
 
 
 def test_one_loss_object_is_evaluated_once_a_group():
