@@ -131,8 +131,8 @@ def name_runs(runs: Sequence[Run]) -> dict[Path, str]:
 
 
 def find_runs(folders: Sequence[Path]) -> list[Run]:
-    """All finished runs below some folders."""
-    paths = sorted(path for folder in folders for path in folder.rglob("metrics.json"))
+    """All finished runs below some folders, in the order of these."""
+    paths = [path for folder in folders for path in sorted(folder.rglob("metrics.json"))]
     return [Run(path.parent, Results.read(path)) for path in paths]
 
 
@@ -286,9 +286,18 @@ def show(title: str, values: Table_, intervals: Sequence[tuple[str, ...]], markd
 
 
 def spread(values: Sequence[float]) -> str:
-    """Mean and standard deviation."""
-    mean = f"{statistics.fmean(values):.3g}"
-    return mean if len(values) < 2 else f"{mean} ± {statistics.stdev(values):.2g}"
+    """Mean and standard deviation, to two digits of this but no more than three of the mean."""
+    mean = statistics.fmean(values)
+    if len(values) < 2:
+        return f"{mean:.3g}"
+    deviation = statistics.stdev(values)
+    places = max(0, min(_places(deviation, 2), _places(mean, 3)))
+    return f"{mean:.{places}f} ± {deviation:.{places}f}"
+
+
+def _places(value: float, digits: int) -> int:
+    """Decimal places that show so many digits of a value."""
+    return digits - 1 - math.floor(math.log10(abs(value) or 1))
 
 
 if __name__ == "__main__":
