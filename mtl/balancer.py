@@ -154,7 +154,7 @@ class Balancer(nn.Module):
         return groups
 
     def together(self, tasks: Sequence[str]) -> list[list[str]]:
-        """Groups of tasks whose gradients this balancer does not tell apart.
+        """Groups of tasks whose gradients this balancer does not tell apart in the next step.
 
         Where every task has its own inputs, those of a group can go through the backbone at
         once. A backward pass of one objective then costs no more than its own samples.
@@ -162,7 +162,9 @@ class Balancer(nn.Module):
         Args:
             tasks: Their names, in order.
         """
-        apart = self.needs & (Needs.GRAMIAN | Needs.JACOBIAN) and self.level == "parameters"
+        slots = (self.combine, *self.transforms.values(), *self.regularizers.values())
+        wrapping = () if self.sharpness is None else (self.sharpness,)
+        apart = self.level == "parameters" and any(p.compares for p in (*slots, *wrapping))
         return self.clusters(tasks) if apart else [list(tasks)]
 
     def parameter_groups(self) -> list[dict[str, Any]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
@@ -42,6 +43,51 @@ class ParameterGroups:
     shared: list[nn.Parameter]
     specific: dict[str, list[nn.Parameter]]
     tied: list[nn.Parameter]
+
+
+class Stacked(Mapping[str, Any]):
+    """Inputs of tasks, each with its own, in one piece: the rows of one task after another's.
+
+    As a mapping it gives the rows of each task. A model that `joins` tasks takes those of
+    neighbours without cutting and copying.
+
+    Args:
+        whole: A tensor or a nest of tensors, of as many rows as all tasks have.
+        sizes: Task name -> number of its rows, in the order of the rows.
+    """
+
+    def __init__(self, whole: Any, sizes: Mapping[str, int]) -> None:
+        self.whole = whole
+        self.sizes = dict(sizes)
+        ends = list(accumulate(self.sizes.values()))
+        self._bounds = dict(zip(self.sizes, pairwise([0, *ends]), strict=True))
+
+    @classmethod
+    def of(cls, inputs: Mapping[str, Any]) -> Stacked:
+        """Copies inputs into one piece."""
+        sizes = {name: len(tree_leaves(value)[0]) for name, value in inputs.items()}
+        return cls(tree_map(lambda *t: torch.cat(t), *inputs.values()), sizes)
+
+    def rows(self, names: Sequence[str]) -> Any:
+        """The rows of some tasks, in one piece."""
+        bounds = [self._bounds[name] for name in names]
+        if any(end != start for (_, end), (start, _) in pairwise(bounds)):
+            return Stacked.of({name: self[name] for name in names}).whole
+        start, end = bounds[0][0], bounds[-1][1]
+        return tree_map(lambda leaf: leaf[start:end], self.whole)
+
+    def to(self, *args: Any, **options: Any) -> Stacked:
+        """The same elsewhere; the arguments are those of `Tensor.to`."""
+        return Stacked(tree_map(lambda leaf: leaf.to(*args, **options), self.whole), self.sizes)
+
+    def __getitem__(self, name: str) -> Any:
+        return self.rows([name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.sizes)
+
+    def __len__(self) -> int:
+        return len(self.sizes)
 
 
 class MultiTaskModel(nn.Module):
@@ -94,12 +140,12 @@ class MultiTaskModel(nn.Module):
         """
         chosen = [name for name in self.heads if only is None or name in only]
         if isinstance(inputs, Mapping) and inputs and set(inputs) <= set(self.heads.keys()):
-            own = {name: value for name, value in inputs.items() if name in chosen}
+            own = [name for name in inputs if name in chosen]
             features: dict[str, Any] = {}
             for group in together if self.joins else ():
-                features |= _joined(self.backbone, {n: own[n] for n in group if n in own})
-            alone = own.keys() - features.keys()
-            features |= {name: self.backbone(own[name]) for name in own if name in alone}
+                features |= _joined(self.backbone, inputs, [name for name in group if name in own])
+            alone = [name for name in own if name not in features]
+            features |= {name: self.backbone(inputs[name]) for name in alone}
         else:
             shared = self.backbone(inputs)
             features = dict.fromkeys(chosen, shared)
@@ -164,11 +210,12 @@ def optimizer_groups(model: nn.Module) -> Iterator[dict[str, Any]]:
     return (group for group in groups.values() if group["params"])
 
 
-def _joined(backbone: nn.Module, inputs: Mapping[str, Any]) -> dict[str, Any]:
+def _joined(backbone: nn.Module, inputs: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
     """Features of several tasks by one evaluation of the backbone."""
-    if not inputs:
+    if not names:
         return {}
-    sizes = [len(tree_leaves(value)[0]) for value in inputs.values()]
-    leaves, spec = tree_flatten(backbone(tree_map(lambda *t: torch.cat(t), *inputs.values())))
+    stacked = inputs if isinstance(inputs, Stacked) else Stacked.of({n: inputs[n] for n in names})
+    sizes = [stacked.sizes[name] for name in names]
+    leaves, spec = tree_flatten(backbone(stacked.rows(names)))
     parts = zip(*(leaf.split(sizes) for leaf in leaves), strict=True)
-    return {name: tree_unflatten(list(own), spec) for name, own in zip(inputs, parts, strict=True)}
+    return {name: tree_unflatten(list(own), spec) for name, own in zip(names, parts, strict=True)}

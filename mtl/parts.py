@@ -59,6 +59,12 @@ class Part(nn.Module, ABC):
     present: slice | Tensor = slice(None)
     learning_rate: float | None = None
 
+    @property
+    def compares(self) -> bool:
+        """Whether the next step takes gradients of objectives one by one."""
+        parts = (module for module in self.modules() if isinstance(module, Part))
+        return any(part.needs & (Needs.GRAMIAN | Needs.JACOBIAN) for part in parts)
+
     def on_epoch_start(self, epoch: int) -> None:
         """Called before each epoch's first step, with its number from 0; repeated on resume."""
 

@@ -11,7 +11,7 @@ import contextlib
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,9 +26,7 @@ from mtl.replay import Replay
 from mtl.rows import Rows
 from mtl.second_order import InputGradients, Pointwise, twice_differentiable
 from mtl.sharding import is_sharded
-
-if TYPE_CHECKING:
-    from mtl.task import Task
+from mtl.task import Task, evaluate_all
 
 Level = Literal["parameters", "representation"]
 
@@ -174,7 +172,7 @@ class Step:
                 with recorder, layers as input_gradients:
                     part = {} if alone is None else {"only": alone}
                     outputs = model(inputs, *joined, **part)
-                pairs = _losses(chosen, outputs.predictions, targets)
+                pairs = _losses(chosen, outputs.predictions, targets, *joined)
             if sharded:
                 pairs = _without_labels(outputs.predictions) | pairs
             step = cls(
@@ -538,13 +536,26 @@ def _without_labels(predictions: Mapping[str, Tensor]) -> dict[str, tuple[Tensor
 
 
 def _losses(
-    tasks: Sequence[Task], predictions: Mapping[str, Tensor], targets: Mapping[str, Tensor]
+    tasks: Sequence[Task],
+    predictions: Mapping[str, Tensor],
+    targets: Mapping[str, Tensor],
+    together: Sequence[Sequence[str]] = (),
 ) -> dict[str, tuple[Tensor, Tensor]]:
-    """Loss and number of labelled elements of each task."""
+    """Loss and number of labelled elements of each task, in order.
+
+    Tasks that went through the backbone together and share a loss object are evaluated at once.
+    """
     missing = [task.name for task in tasks if task.name not in predictions]
     if missing:
         raise TaskError(
             f"Task {missing[0]!r} has targets in this batch: expected a prediction for it. Got "
             f"predictions named {sorted(predictions)}."
         )
-    return {task.name: task.evaluate(predictions[task.name], targets[task.name]) for task in tasks}
+    group = {name: i for i, names in enumerate(together) for name in names}
+    families: dict[tuple[int | str, int], list[Task]] = {}
+    for task in tasks:
+        families.setdefault((group.get(task.name, task.name), id(task.loss)), []).append(task)
+    pairs: dict[str, tuple[Tensor, Tensor]] = {}
+    for family in families.values():
+        pairs |= evaluate_all(family, predictions, targets)
+    return {task.name: pairs[task.name] for task in tasks}

@@ -86,23 +86,8 @@ class Task:
         Raises:
             TaskError: Prediction and target do not fit together.
         """
-        if self.check_shapes:
-            self._check(prediction, target)
-        assert isinstance(self.loss, Loss)
-        try:
-            value = self.loss(prediction, target)
-        except (RuntimeError, ValueError, IndexError, TypeError) as error:
-            raise TaskError(
-                f"The loss of task {self.name!r} failed on a prediction of shape "
-                f"{tuple(prediction.shape)} and a target of shape {tuple(target.shape)}, "
-                f"{target.dtype}: {error}"
-            ) from error
-        if value.dim() != 0:
-            raise TaskError(
-                f"The loss of task {self.name!r} should be a scalar. Got shape "
-                f'{tuple(value.shape)}. Use reduction="mean".'
-            )
-        return value, self.loss.count(target)
+        name = self.name
+        return evaluate_all([self], {name: prediction}, {name: target})[name]
 
     def update(self, metrics: MetricCollection, prediction: Tensor, target: Tensor) -> None:
         """Updates `metrics` with the labelled samples of a batch."""
@@ -112,7 +97,10 @@ class Task:
         if len(target):
             metrics.update(prediction, target)
 
-    def _check(self, prediction: Tensor, target: Tensor) -> None:
+    def check(self, prediction: Tensor, target: Tensor) -> None:
+        """Raises `TaskError` where the two do not fit together, if `check_shapes`."""
+        if not self.check_shapes:
+            return
         shape, expected = tuple(prediction.shape), tuple(target.shape)
         if target.is_floating_point():
             fits = shape == expected
@@ -127,6 +115,42 @@ class Task:
                 "the head's output size or the target; a loss that relates other shapes needs "
                 "Task(..., check_shapes=False)."
             )
+
+
+def evaluate_all(
+    tasks: Sequence[Task], predictions: Mapping[str, Tensor], targets: Mapping[str, Tensor]
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """`Task.evaluate` of tasks that share one loss object, by task name.
+
+    Args:
+        tasks: At least one.
+        predictions: Task name -> output of the head.
+        targets: Task name -> labels.
+
+    Raises:
+        TaskError: A prediction and a target do not fit together.
+    """
+    names = [task.name for task in tasks]
+    chosen, labels = [predictions[name] for name in names], [targets[name] for name in names]
+    for task, prediction, target in zip(tasks, chosen, labels, strict=True):
+        task.check(prediction, target)
+    loss = tasks[0].loss
+    assert isinstance(loss, Loss)
+    try:
+        pairs = loss.each(chosen, labels)
+    except (RuntimeError, ValueError, IndexError, TypeError) as error:
+        raise TaskError(
+            f"The loss of task {', '.join(map(repr, names))} failed on a prediction of shape "
+            f"{tuple(chosen[0].shape)} and a target of shape {tuple(labels[0].shape)}, "
+            f"{labels[0].dtype}: {error}"
+        ) from error
+    for name, (value, _) in zip(names, pairs, strict=True):
+        if value.dim() != 0:
+            raise TaskError(
+                f"The loss of task {name!r} should be a scalar. Got shape "
+                f'{tuple(value.shape)}. Use reduction="mean".'
+            )
+    return dict(zip(names, pairs, strict=True))
 
 
 def check_tasks(tasks: Sequence[Task]) -> tuple[Task, ...]:

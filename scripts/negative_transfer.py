@@ -1,11 +1,13 @@
-"""Compares denoisers of all timesteps with specialists: a table a data set, and a picture.
+"""Compares denoisers of all timesteps by interval, with specialists and with each other.
 
-python scripts/negative_transfer.py multirun/2026-01-01_12-00-00 --out gap.png
+python scripts/negative_transfer.py multirun/2026-01-01_12-00-00 --out gap.png --against ew
 
-For each interval that specialists were trained on: the loss of every other run there, and the gap
-`log(loss of the specialist) - log(loss of the run)`; below 0 is negative transfer. With --samples,
-also the gap in the Frechet distance: that of samples where the specialist denoises in its interval
-and the run elsewhere, minus that of the run's own samples.
+For each interval that specialists were trained on (without any: for fifths of the timesteps) the
+loss of every run there, mean and standard deviation over seeds; the gap `log(loss of the
+specialist) - log(loss of the run)`, below 0 is negative transfer; with --against, also the change
+`log(loss of the run) - log(loss of that one)` of each seed, below 0 is better. With --samples, also
+the gap in the Frechet distance: that of samples where the specialist denoises in its interval and
+the run elsewhere, minus that of the run's own samples.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -36,7 +39,11 @@ from mtl.diffusion import Denoiser, Switched
 from mtl.errors import DataError, MTLError
 from mtl.report import Results
 
-_NUISANCE = re.compile(r"[+~]*(dataset=|(seed|tasks|sweep|trainer|callbacks|logger)\b)")
+_NUISANCE = re.compile(
+    r"[+~]*(dataset=|(seed|tasks|sweep|experiment|trainer|callbacks|logger|baseline|resume)\b"
+    r"|.*\.affinity=|.*=null$)"
+)
+_FIFTHS = 5
 
 Table_ = dict[str, list[list[float]]]  # name of a run -> one list of numbers an interval
 
@@ -55,10 +62,14 @@ class Run:
 
     @cached_property
     def options(self) -> tuple[str, ...]:
-        """Those that it was started with, but for data set, seed, tasks and what is drawn."""
+        """Those that it was started with, but for data set, seed, tasks and what is drawn.
+
+        Of names with dots or slashes the last part is kept.
+        """
         path = self.folder / ".hydra" / "overrides.yaml"
         given = yaml.safe_load(path.read_text()) if path.is_file() else []
-        return tuple(option for option in given if not _NUISANCE.match(option))
+        own = [option for option in given if not _NUISANCE.match(option)]
+        return tuple(re.sub(r"^[+\w./@]*[./](?=\w+=)", "", option) for option in own)
 
     @property
     def checkpoint(self) -> Path:
@@ -80,20 +91,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("folders", nargs="+", type=Path, help="folders with runs of one data set")
     parser.add_argument("--out", type=Path, help="picture of the gaps, for example a PNG")
+    parser.add_argument("--against", help="name of the runs that others are compared with")
     parser.add_argument("--samples", type=int, default=0, help="samples for the gap in quality")
     parser.add_argument("--markdown", action="store_true", help="print tables for documents")
     options = parser.parse_args(arguments)
     try:
         shared, specialists = sort_runs(find_runs(options.folders))
-        intervals = list(specialists[min(specialists)])
+        intervals = list(specialists[min(specialists)]) if specialists else fifths(shared[0].tasks)
         losses, gaps = compare(shared, specialists, intervals)
         show("test loss", losses, intervals, options.markdown)
-        show("log gap (below 0: negative transfer)", gaps, intervals, options.markdown)
+        if gaps:
+            show("log gap (below 0: negative transfer)", gaps, intervals, options.markdown)
+        if options.against:
+            changes = compare_with(options.against, shared, intervals)
+            title = f"log change against {options.against} (below 0: better)"
+            show(title, changes, intervals, options.markdown)
         if options.samples:
             own, swapped = quality_gaps(shared, specialists, intervals, options.samples)
             show("Frechet distance", own, [("all",)], options.markdown)
-            show("gap in the Frechet distance", swapped, intervals, options.markdown)
-        if options.out:
+            if specialists:
+                show("gap in the Frechet distance", swapped, intervals, options.markdown)
+        if options.out and gaps:
             draw_gaps(gaps, [span(i) for i in intervals], options.out)
             print(f"{options.out}: {len(gaps)} kinds of runs")
     except MTLError as error:
@@ -113,8 +131,8 @@ def name_runs(runs: Sequence[Run]) -> dict[Path, str]:
 
 
 def find_runs(folders: Sequence[Path]) -> list[Run]:
-    """All finished runs below some folders."""
-    paths = sorted(path for folder in folders for path in folder.rglob("metrics.json"))
+    """All finished runs below some folders, in the order of these."""
+    paths = [path for folder in folders for path in sorted(folder.rglob("metrics.json"))]
     return [Run(path.parent, Results.read(path)) for path in paths]
 
 
@@ -127,10 +145,12 @@ def sort_runs(runs: Sequence[Run]) -> tuple[list[Run], dict[int, dict[tuple[str,
         if run.tasks != whole:
             specialists[run.results.seed][run.tasks] = run
     missing = sorted({run.results.seed for run in shared} - specialists.keys())
-    if not shared or missing or len({run.results.dataset for run in runs}) > 1:
+    mixed = len({run.results.dataset for run in runs}) > 1
+    denoisers = whole and all(re.fullmatch(r"t\d+_\d+", task) for task in whole)
+    if not denoisers or mixed or (specialists and missing):
         raise DataError(
-            "Expected runs of one data set: some on all tasks and, for each of their seeds, "
-            f"specialists on parts. Got {len(shared)} on all, of "
+            "Expected runs of one diffusion data set: some on all tasks and specialists on parts "
+            f"for each of their seeds, or no specialists. Got {len(shared)} on all, of "
             f"{sorted({run.results.dataset for run in runs})}; no specialists for seeds {missing}. "
             "Make them by sweep=negative_transfer."
         )
@@ -148,21 +168,65 @@ def compare(
     intervals: Sequence[tuple[str, ...]],
 ) -> tuple[Table_, Table_]:
     """Losses and log gaps, by the name of runs, one list of seeds an interval."""
-    losses: Table_ = {"specialists": [[] for _ in intervals]}
+    losses: Table_ = {}
     gaps: Table_ = {}
-    names = name_runs(shared)
-    for own in specialists.values():
-        for i, tasks in enumerate(intervals):
-            losses["specialists"][i].append(own[tasks].loss(tasks))
-    for run in shared:
-        own = specialists[run.results.seed]
-        for table in (losses, gaps):
-            table.setdefault(names[run.folder], [[] for _ in intervals])
-        for i, tasks in enumerate(intervals):
-            loss = run.loss(tasks)
-            losses[names[run.folder]][i].append(loss)
-            gaps[names[run.folder]][i].append(math.log(own[tasks].loss(tasks)) - math.log(loss))
+    if specialists:
+        own = specialists.values()
+        losses["specialists"] = [[runs[tasks].loss(tasks) for runs in own] for tasks in intervals]
+    for name, runs in by_name(shared).items():
+        losses[name] = [[run.loss(tasks) for run in runs.values()] for tasks in intervals]
+        if specialists:
+            gaps[name] = [
+                [
+                    math.log(specialists[seed][tasks].loss(tasks)) - math.log(run.loss(tasks))
+                    for seed, run in runs.items()
+                ]
+                for tasks in intervals
+            ]
     return losses, gaps
+
+
+def compare_with(
+    reference: str, shared: Sequence[Run], intervals: Sequence[tuple[str, ...]]
+) -> Table_:
+    """Log changes of the loss against the runs of one name, seed by seed.
+
+    Raises:
+        DataError: No run has that name, or not for all seeds.
+    """
+    runs = by_name(shared)
+    seeds = {run.results.seed for run in shared}
+    if reference not in runs or seeds - runs[reference].keys():
+        raise DataError(
+            f"`--against` should name runs of the seeds {sorted(seeds)}. Got {reference!r}; there "
+            f"are { {name: sorted(own) for name, own in runs.items()} }."
+        )
+    return {
+        name: [
+            [
+                math.log(run.loss(tasks)) - math.log(runs[reference][seed].loss(tasks))
+                for seed, run in own.items()
+            ]
+            for tasks in intervals
+        ]
+        for name, own in runs.items()
+        if name != reference
+    }
+
+
+def by_name(shared: Sequence[Run]) -> dict[str, dict[int, Run]]:
+    """Name of a kind of run -> seed -> the run."""
+    names = name_runs(shared)
+    found: dict[str, dict[int, Run]] = defaultdict(dict)
+    for run in shared:
+        found[names[run.folder]][run.results.seed] = run
+    return found
+
+
+def fifths(tasks: Sequence[str]) -> list[tuple[str, ...]]:
+    """Ordered tasks in five parts of equal size."""
+    bounds = [round(i * len(tasks) / _FIFTHS) for i in range(_FIFTHS + 1)]
+    return [tuple(tasks[start:end]) for start, end in pairwise(bounds) if start < end]
 
 
 @torch.no_grad()
@@ -184,7 +248,7 @@ def quality_gaps(
         alone = data.quality(draw_samples(denoiser, data, count))["frechet"]
         own.setdefault(name, [[]])[0].append(alone)
         gaps.setdefault(name, [[] for _ in intervals])
-        for i, tasks in enumerate(intervals):
+        for i, tasks in enumerate(intervals if specialists else ()):
             _, other = rebuild(specialists[run.results.seed][tasks].checkpoint)
             mixed = swap(denoiser, other, span(tasks))
             swapped = data.quality(draw_samples(mixed, data, count))["frechet"]
@@ -222,9 +286,18 @@ def show(title: str, values: Table_, intervals: Sequence[tuple[str, ...]], markd
 
 
 def spread(values: Sequence[float]) -> str:
-    """Mean and standard deviation."""
-    mean = f"{statistics.fmean(values):.3g}"
-    return mean if len(values) < 2 else f"{mean} ± {statistics.stdev(values):.2g}"
+    """Mean and standard deviation, to two digits of this but no more than three of the mean."""
+    mean = statistics.fmean(values)
+    if len(values) < 2:
+        return f"{mean:.3g}"
+    deviation = statistics.stdev(values)
+    places = max(0, min(_places(deviation, 2), _places(mean, 3)))
+    return f"{mean:.{places}f} ± {deviation:.{places}f}"
+
+
+def _places(value: float, digits: int) -> int:
+    """Decimal places that show so many digits of a value."""
+    return digits - 1 - math.floor(math.log10(abs(value) or 1))
 
 
 if __name__ == "__main__":

@@ -116,8 +116,9 @@ class DiffusionBenchmark(Benchmark):
     def tasks(self, head: Head) -> list[Task]:
         """One task an interval of timesteps, in the order of growing noise."""
         positions = self.intervals.positions(self.diffusion)
+        error = NoiseError()
         return [
-            Task(name, head(1), NoiseError(), {self.metric: MeanSquaredError()}, position=position)
+            Task(name, head(1), error, {self.metric: MeanSquaredError()}, position=position)
             for name, position in zip(self.intervals.names, positions, strict=True)
         ]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -34,7 +35,7 @@ def draw_gaps(
         axes.bar(range(len(means)), means, yerr=spread, color=colours, capsize=2)
         axes.axhline(0, color="0.3", linewidth=0.8)
         axes.set_xticks(range(len(means)), [str(start) for start, _ in intervals], fontsize=7)
-        axes.set_title(name, fontsize=7)
+        axes.set_title(textwrap.fill(name, 40), fontsize=7)
         axes.grid(axis="y", alpha=0.3)
     for axes in grid[-1]:
         axes.set_xlabel("first timestep of the interval", fontsize=7)

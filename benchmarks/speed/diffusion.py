@@ -18,7 +18,7 @@ from benchmarks.diffusion.gmm import DiffusionGMM
 from benchmarks.speed.tables import ratios
 from benchmarks.speed.timing import Contender, interleave, timed
 from mtl import Balancer, MultiTaskModel, Step
-from mtl.aggregation import NashMTLWeighting, PCGradWeighting
+from mtl.aggregation import Every, NashMTLWeighting, PCGradWeighting
 from mtl.diffusion import Denoiser, DenoisingUNet, Diffusion, DiT, ResidualMLP
 from mtl.parts import Combiner
 from mtl.scalarization import EqualWeighting, UncertaintyWeighting
@@ -105,12 +105,13 @@ class Workload:
 
 
 def balancers() -> dict[str, Balancer]:
-    """What is compared; PCGrad and Nash solve in every step."""
+    """What is compared; PCGrad solves in every step."""
     kinds: dict[str, Callable[[], Combiner]] = {
         "ew": EqualWeighting,
         "uw": lambda: UncertaintyWeighting(_CLUSTERS),
         "pcgrad": PCGradWeighting,
         "nash_mtl, solved in every step": NashMTLWeighting,
+        "nash_mtl, between solutions": lambda: Every(NashMTLWeighting(), _CLUSTERS, every=1000),
     }
     return {
         name: Balancer(make(), transforms=[IntervalClustering(_TASKS, _CLUSTERS)])

@@ -73,6 +73,11 @@ class Every(Combiner):
         self.register_buffer("known", torch.zeros(num_tasks, dtype=torch.bool))
         self.register_buffer("age", torch.tensor(every))
 
+    @property
+    def compares(self) -> bool:
+        """Whether weights are due, unless a task without a weight comes first."""
+        return int(self.age) >= self.every and self.combiner.compares
+
     def combine(self, objectives: Objectives) -> Combined:
         """Weighs the gradients, or repeats the last weights."""
         index = self.present

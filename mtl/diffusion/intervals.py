@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from mtl.diffusion.process import Diffusion, Noisy
 from mtl.errors import ConfigError
+from mtl.model import Stacked
 
 
 class Intervals:
@@ -37,6 +36,7 @@ class Intervals:
         self.bounds = [round(i * timesteps / count) for i in range(count + 1)]
         pairs = zip(self.bounds[:-1], self.bounds[1:], strict=True)
         self.names = [f"t{start}_{end - 1}" for start, end in pairs]
+        self._known: dict[tuple[tuple[str, ...], ...], tuple[Tensor, Tensor, Tensor]] = {}
 
     def positions(self, diffusion: Diffusion) -> list[float]:
         """Mean log SNR of each interval: where the tasks lie, for clustering."""
@@ -68,32 +68,38 @@ class Intervals:
                 f"A batch should have at least one sample a cluster. Got {size} samples for "
                 f"{len(clusters)} clusters. Raise dataset.batch_size."
             )
-        edges, mass = self._distribution(clusters)
         device = generator.device
         precise = torch.float32 if device.type == "mps" else torch.float64
+        groups = tuple(map(tuple, clusters))
+        starts, widths, shares = (part.to(device) for part in self._distribution(groups))
+        shares = shares.to(precise)
+        ends = shares.cumsum(0)
         u = torch.rand(size, generator=generator, device=device, dtype=precise)
         q = (torch.arange(size, device=device) + u) / size
-        ends = torch.as_tensor(np.cumsum(mass), device=device, dtype=precise)
-        place = torch.searchsorted(ends, q, right=True).clamp_max(len(mass) - 1)
-        starts = torch.as_tensor(edges[:, 0], device=device)[place]
-        widths = torch.as_tensor(edges[:, 1] - edges[:, 0], device=device)[place]
-        share = torch.as_tensor(mass, device=device, dtype=precise)[place]
-        within = (q - (ends[place] - share)) / share
-        return starts + (within * widths).long().clamp(torch.zeros_like(widths), widths - 1)
+        place = torch.searchsorted(ends, q, right=True).clamp_max(len(shares) - 1)
+        within = (q - (ends - shares)[place]) / shares[place]
+        own = widths[place]
+        return starts[place] + (within * own).long().clamp(torch.zeros_like(own), own - 1)
 
-    def _distribution(self, clusters: Sequence[Sequence[str]]) -> tuple[np.ndarray, np.ndarray]:
-        """Bounds `[a, 2]` of the intervals to draw from, and their probabilities `[a]`."""
-        place = {name: i for i, name in enumerate(self.names)}
-        rows = []
-        for cluster in clusters:
-            own = [(self.bounds[place[n]], self.bounds[place[n] + 1]) for n in cluster]
-            total = sum(end - start for start, end in own)
-            rows += [(start, end, (end - start) / total / len(clusters)) for start, end in own]
-        table = np.array(sorted(rows))
-        return table[:, :2].astype(np.int64), table[:, 2]
+    def _distribution(self, clusters: tuple[tuple[str, ...], ...]) -> tuple[Tensor, Tensor, Tensor]:
+        """First timestep, number of timesteps and probability of each interval to draw from."""
+        if clusters not in self._known:
+            place = {name: i for i, name in enumerate(self.names)}
+            rows = []
+            for cluster in clusters:
+                own = [(self.bounds[place[n]], self.bounds[place[n] + 1]) for n in cluster]
+                total = sum(end - start for start, end in own) * len(clusters)
+                rows += [(start, end - start, (end - start) / total) for start, end in own]
+            starts, widths, shares = zip(*sorted(rows), strict=True)
+            self._known[clusters] = (
+                torch.tensor(starts),
+                torch.tensor(widths),
+                torch.tensor(shares, dtype=torch.float64),
+            )
+        return self._known[clusters]
 
-    def by_task(self, noisy: Noisy, target: Tensor) -> tuple[dict[str, Noisy], dict[str, Tensor]]:
-        """Cuts a batch that is sorted by timestep into inputs and targets of each task.
+    def by_task(self, noisy: Noisy, target: Tensor) -> tuple[Stacked, dict[str, Tensor]]:
+        """Inputs and targets of each task, of a batch that is sorted by timestep.
 
         Args:
             noisy: The samples.
@@ -103,12 +109,10 @@ class Intervals:
             Task name -> its rows, for both; tasks without samples are missing.
         """
         edges = torch.tensor(self.bounds, device=noisy.t.device)
-        sizes = torch.searchsorted(noisy.t, edges).diff().tolist()
-        leaves = zip(*(leaf.split(sizes) for leaf in noisy), strict=True)
-        inputs = dict(zip(self.names, itertools.starmap(Noisy, leaves), strict=True))
-        targets = dict(zip(self.names, target.split(sizes), strict=True))
-        there = [name for name, size in zip(self.names, sizes, strict=True) if size]
-        return {name: inputs[name] for name in there}, {name: targets[name] for name in there}
+        counts = torch.searchsorted(noisy.t, edges).diff().tolist()
+        sizes = {name: size for name, size in zip(self.names, counts, strict=True) if size}
+        targets = target.split(list(sizes.values()))
+        return Stacked(noisy, sizes), dict(zip(sizes, targets, strict=True))
 
 
 def sorted_by_time(noisy: Noisy, *others: Tensor) -> tuple[Noisy, *tuple[Tensor, ...]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -14,11 +16,26 @@ class NoiseError(Loss):
 
     def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
         """The mean squared error, in float32 at least."""
-        dtype = torch.promote_types(prediction.dtype, torch.float32)
         if not len(prediction):
             return prediction.sum()
-        return F.mse_loss(prediction.to(dtype), target.to(dtype))
+        return _squares(prediction, target).mean()
 
     def count(self, target: Tensor) -> Tensor:
         """Number of samples."""
         return torch.full((), len(target), device=target.device)
+
+    def each(
+        self, predictions: Sequence[Tensor], targets: Sequence[Tensor]
+    ) -> list[tuple[Tensor, Tensor]]:
+        """The mean squared errors of several tasks, by a few operations on all samples."""
+        sizes = torch.tensor([len(target) for target in targets])
+        task = torch.arange(len(sizes))
+        means = (task.repeat_interleave(sizes) == task[:, None]) / sizes[:, None].clamp_min(1)
+        errors = _squares(torch.cat([*predictions]), torch.cat([*targets])).flatten(1).mean(1)
+        losses = (means.to(errors) * errors).sum(1)
+        return list(zip(losses.unbind(), sizes.to(errors.device).unbind(), strict=True))
+
+
+def _squares(prediction: Tensor, target: Tensor) -> Tensor:
+    dtype = torch.promote_types(prediction.dtype, torch.float32)
+    return F.mse_loss(prediction.to(dtype), target.to(dtype), reduction="none")

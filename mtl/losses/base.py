@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -39,6 +40,21 @@ class Loss(nn.Module, ABC):
         Returns:
             An int64 scalar on the target's device, found without a host synchronisation.
         """
+
+    def each(
+        self, predictions: Sequence[Tensor], targets: Sequence[Tensor]
+    ) -> list[tuple[Tensor, Tensor]]:
+        """Loss and count of several tasks that share this loss; a subclass may do all at once.
+
+        Args:
+            predictions: One a task.
+            targets: One a task.
+
+        Returns:
+            What `forward` and `count` give, one pair a task.
+        """
+        pairs = zip(predictions, targets, strict=True)
+        return [(self(prediction, target), self.count(target)) for prediction, target in pairs]
 
 
 class ElementwiseLoss(Loss):

@@ -160,6 +160,22 @@ def test_specialists_and_the_gap(finished, tmp_path):
     for run in shared:
         own, other = run.loss(names[0]), specialists[0][names[0]].loss(names[0])
         assert pytest.approx(np.log(other / own)) in gaps[run.results.balancer][0]
+    changes = negative_transfer.compare_with("ew", shared, names)
+    assert changes.keys() == {"ant"}
+    for i in range(len(names)):
+        change = np.log(losses["ant"][i][0] / losses["ew"][i][0])
+        assert changes["ant"][i] == pytest.approx([change])
+        assert gaps["ew"][i][0] - gaps["ant"][i][0] == pytest.approx(change)
+
+
+def test_runs_without_specialists_are_compared_by_fifths(finished, tmp_path, capsys):
+    folders = [str(finished.folder)]
+    assert negative_transfer.main([*folders, "--markdown", "--against", "ant"]) == 0
+    shown = capsys.readouterr().out
+    assert "| test loss | 0-199 | 200-399 | 400-599 | 600-799 | 800-999 |" in shown
+    assert "negative transfer" not in shown
+    assert negative_transfer.main([*folders, "--against", "uw"]) == 2
+    assert "--against" in capsys.readouterr().err
 
 
 def test_a_specialist_equal_to_the_shared_network_has_no_gap(finished):

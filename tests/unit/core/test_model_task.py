@@ -10,6 +10,7 @@ from torchmetrics import MeanSquaredError, Metric
 from mtl import Balancer, MultiTaskModel, Step, Task
 from mtl.errors import ConfigError, TaskError
 from mtl.losses import MSE, CrossEntropy, Loss
+from mtl.model import Stacked
 from mtl.task import check_tasks
 from tests.unit.core.toy import heads, multi_input, normal, problem, targets_of, tasks_of, trunk
 
@@ -133,6 +134,24 @@ def test_forward_with_inputs_of_their_own():
     for name in "ca":
         expected = model.heads[name](model.backbone(inputs[name]))
         torch.testing.assert_close(outputs.predictions[name], expected)
+
+
+@pytest.mark.parametrize("names", [["a", "b"], ["b", "c"], ["a", "c"], ["c", "a"], ["b"]])
+def test_stacked_inputs_are_a_mapping_whose_neighbours_need_no_copy(names):
+    x, t = torch.randn(6, 3), torch.arange(6)
+    stacked = Stacked((x, t), {"a": 1, "b": 2, "c": 3})
+    parts = {"a": slice(0, 1), "b": slice(1, 3), "c": slice(3, 6)}
+    assert list(stacked) == list(parts)
+    assert all(torch.equal(stacked[name][1], t[rows]) for name, rows in parts.items())
+    for leaf, found in zip((x, t), stacked.rows(names), strict=True):
+        assert torch.equal(found, torch.cat([leaf[parts[name]] for name in names]))
+        neighbours = names in (["a", "b"], ["b", "c"], ["b"])
+        assert (found.untyped_storage().data_ptr() == leaf.data_ptr()) == neighbours
+    halved = stacked.to(torch.float16)
+    assert halved["b"][0].dtype == torch.float16
+    again = Stacked.of(dict(stacked))
+    assert again.sizes == stacked.sizes
+    assert torch.equal(again.whole[0], x)
 
 
 def test_a_mapping_with_other_names_goes_to_the_backbone():

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from mtl import MTLModule, MultiTaskModel, Step, Task
+from mtl import Balancer, MTLModule, MultiTaskModel, Step, Task
+from mtl.aggregation import Every, NashMTLWeighting
 from mtl.diffusion import (
     Denoiser,
     DenoisingUNet,
@@ -18,6 +19,8 @@ from mtl.diffusion import (
 )
 from mtl.diffusion.routing import Routes
 from mtl.errors import ConfigError
+from mtl.scalarization import UncertaintyWeighting
+from mtl.transforms import IntervalClustering
 
 NETWORKS = {
     "mlp": lambda **o: ResidualMLP(64, width=16, **o),
@@ -223,6 +226,58 @@ def test_a_group_is_one_evaluation_of_the_backbone():
         sizes.clear()
         Step.evaluate(model, tasks, data, together=together)
         assert sizes == expected
+
+
+def test_a_batch_is_split_only_where_gradients_are_compared():
+    names = list("abcd")
+    clusters = IntervalClustering(4, k=2)
+    halves, whole = [["a", "b"], ["c", "d"]], [names]
+    every = Every(NashMTLWeighting(), 2, every=3)
+    for combine, expected in (
+        (UncertaintyWeighting(2), [whole] * 6),
+        (NashMTLWeighting(), [halves] * 6),
+        (every, [halves, whole, whole] * 2),
+    ):
+        balancer = Balancer(combine, transforms=[clusters])
+        found = []
+        for _ in range(6):
+            found.append(balancer.together(names))
+            shared = torch.randn(3, requires_grad=True)
+            losses = {name: (shared - i).square().sum() for i, name in enumerate(names)}
+            balancer.backward(Step(losses, shared=[shared]))
+        assert found == expected
+
+
+def test_one_loss_object_is_evaluated_once_a_group():
+    model, tasks, intervals = denoising_tasks("mlp")
+    names, calls = intervals.names, []
+
+    class Noted(NoiseError):
+        def each(self, predictions, targets):
+            calls.append(len(targets))
+            return super().each(predictions, targets)
+
+    x, _, label = batch(18)
+    t = intervals.draw(18, [[n] for n in names], torch.Generator().manual_seed(0))
+    data = intervals.by_task(Noisy(x, t, label, torch.ones(18)), torch.randn_like(x))
+    shared = Noted()
+    family = [Task(task.name, nn.Identity(), shared) for task in tasks]
+    for together, expected in ((None, [1] * 4), ([names], [4]), ([names[:3], names[3:]], [3, 1])):
+        calls.clear()
+        once = Step.evaluate(model, family, data, together=together)
+        assert calls == expected
+        alone = Step.evaluate(model, tasks, data, together=together)
+        torch.testing.assert_close(once.values, alone.values)
+        torch.testing.assert_close(once.rows().jacobian, alone.rows().jacobian)
+        assert all(torch.equal(once._counts[n], alone._counts[n]) for n in names)
+
+
+def test_a_family_with_an_empty_task():
+    predictions = [torch.randn(3, 2, requires_grad=True), torch.zeros(0, 2, requires_grad=True)]
+    targets = [torch.randn(3, 2), torch.zeros(0, 2)]
+    (first, count), (second, none) = NoiseError().each(predictions, targets)
+    torch.testing.assert_close(first, (predictions[0] - targets[0]).square().mean())
+    assert (second.item(), count.item(), none.item()) == (0.0, 3, 0)
 
 
 def test_models_with_batch_statistics_are_not_joined():
