@@ -70,6 +70,7 @@ class Fitting:
         self.ensemble = Ensemble(problem.start, theta, settings.task_as_category)
         self.raw = np.repeat(problem.start[:, None], len(self.codes), axis=1)
         self.difference = np.zeros_like(self.raw)
+        self._unit = np.ones((1, len(self.task)))
         self._stumps: dict[int, LeastSquaresStumps] = {}
 
     def run(self) -> Ensemble:
@@ -172,8 +173,8 @@ class Fitting:
         base, theta = self.raw, ensemble.theta
         out, non = np.zeros_like(base), np.zeros_like(base)
         ensemble.theta_history.append(theta)
+        gate = expit(theta)[self.task]
         for i in range(settings.rounds[1]):
-            gate = expit(theta)[self.task]
             share = np.stack([gate, 1 - gate])[:, None]
             grad, hess = self._derivatives(self.raw)
             own_hess = self._gated_curvature(hess, share, i)
@@ -184,7 +185,8 @@ class Fitting:
             out += values[0]
             non += values[1]
             self.difference = out - non
-            self.raw = base + non + expit(theta)[self.task] * self.difference
+            gate = expit(theta)[self.task]
+            self.raw = base + non + gate * self.difference
             yield
 
     def _gated_curvature(self, hess: Floats | None, share: Floats, i: int) -> Floats | None:
@@ -201,7 +203,7 @@ class Fitting:
         self, theta: Floats, grad: Floats, hess: Floats | None, difference: Floats
     ) -> Floats:
         """The held-out rows do not move the gate."""
-        curvature = np.ones_like(grad[:1]) if hess is None else hess
+        curvature = self._unit if hess is None else hess
         if self.held_out is not None:
             seen = ~self.held_out
             grad, curvature = grad * seen, curvature * seen

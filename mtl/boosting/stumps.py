@@ -57,16 +57,19 @@ class LeastSquaresStumps:
         )
         self._root, place = np.divmod(occupied, bins)
         self._begin = np.searchsorted(self._root, np.arange(len(first)))
-        self._feature = np.searchsorted(offset, place, side="right") - 1
+        feature = np.searchsorted(offset, place, side="right") - 1
         rows = self._rows[self._root]
-        seen = features * first[self._root] + self._feature * rows
-        self._left = np.cumsum(counts[occupied]) - seen
-        self._right = np.maximum(rows - self._left, 1)
-        fits = (self._left >= growth.min_leaf) & (rows - self._left >= growth.min_leaf)
-        self._factor = np.where(fits, rows / (self._left * self._right), 0.0)
-        bin_ = place - offset[self._feature]
-        self._high = (bin_ + np.append(bin_[1:], 0) - 1) // 2
-        self._low = np.where(2 * self._left >= rows, 0, 1)
+        left = np.cumsum(counts[occupied]) - features * first[self._root] - feature * rows
+        right = rows - left
+        self._per_left, self._per_right = 1 / left, 1 / np.maximum(right, 1)
+        fits = (left >= growth.min_leaf) & (right >= growth.min_leaf)
+        self._factor = np.where(fits, rows * self._per_left * self._per_right, 0.0)
+        low = np.where(left >= right, 0, 1)
+        bin_ = place - offset[feature]
+        high = (bin_ + np.append(bin_[1:], 0) - 1) // 2
+        self._splits = np.stack([feature, low, high])
+        self._all = np.arange(n)
+        self._leaf = 2 * np.arange(len(first)).repeat(self._rows)
 
     def grow(self, grad: Floats) -> tuple[Trees, Floats]:
         """Grows F * R stumps from negative gradients [F, K, n].
@@ -74,41 +77,43 @@ class LeastSquaresStumps:
         Returns:
             The stumps, all roots of the first family first, and their values [F, K, n].
         """
-        grown = [self._grow(family) for family in grad]
-        feature, low, high, leaves, gain, values = map(np.concatenate, zip(*grown, strict=True))
-        bins = self._values.dtype
+        families, outputs, n = grad.shape
+        roots, cells = len(self._first), len(self._root)
+        mean = np.add.reduceat(grad, self._first, axis=2) / self._rows
+        centred = grad - mean.repeat(self._rows, axis=2)
+        left = np.empty((families, outputs, cells))
+        for out, channel in zip(left.reshape(-1, cells), centred.reshape(-1, n), strict=True):
+            (self._ones @ channel).cumsum(out=out)
+        cell, gain = self._best(left[:, 0] ** 2 if outputs == 1 else (left**2).sum(1))
+        channel = np.arange(families * outputs).reshape(families, outputs, 1)
+        moved = left.take(cell[:, None] + cells * channel)
+        moved *= (gain > 0)[:, None]
+        leaves = np.empty((*mean.shape, 2))
+        leaves[..., 0] = mean + moved * self._per_left[cell][:, None]
+        leaves[..., 1] = mean - moved * self._per_right[cell][:, None]
+        leaves *= self._scale
+        feature, low, high = self._splits[:, cell]
+        code = self._values.take((n * feature).repeat(self._rows, axis=1) + self._all)
+        leaf = self._leaf + (code > high.repeat(self._rows, axis=1))
+        values = leaves.take(leaf[:, None] + 2 * roots * channel)
+        dtype = self._values.dtype
         trees = Trees(
-            feature=feature.astype(np.int32)[:, None],
-            low=low.astype(bins)[:, None],
-            high=high.astype(bins)[:, None],
+            feature=feature.reshape(-1, 1),
+            low=low.reshape(-1, 1).astype(dtype),
+            high=high.reshape(-1, 1).astype(dtype),
             right=None,
-            leaves=leaves,
-            gain=gain[:, None],
+            leaves=leaves.swapaxes(1, 2).reshape(-1, outputs, 2),
+            gain=gain.reshape(-1, 1),
         )
-        return trees, values.reshape(grad.shape)
+        return trees, values
 
-    def _grow(self, grad: Floats) -> tuple[Ints, Ints, Ints, Floats, Floats, Floats]:
-        """Feature, low, high [R], leaves [R, K, 2], gain [R] and values [K, n] of one family."""
-        mean = np.add.reduceat(grad, self._first, axis=1) / self._rows
-        centred = grad - np.repeat(mean, self._rows, axis=1)
-        left = np.array([(self._ones @ row).cumsum() for row in centred])
-        cell, gain = self._best(np.square(left).sum(0) * self._factor)
-        moved = left[:, cell] * (gain > 0)
-        sides = np.stack([mean + moved / self._left[cell], mean - moved / self._right[cell]])
-        sides *= self._scale
-        feature = np.where(gain > 0, self._feature[cell], 0)
-        low = np.where(gain > 0, self._low[cell], 0)
-        high = np.where(gain > 0, self._high[cell], self._values.max(initial=0))
-        row = np.repeat(feature * self._values.shape[1], self._rows) + np.arange(grad.shape[1])
-        outside = self._values.take(row) > np.repeat(high, self._rows)
-        values = np.where(outside, *np.repeat(sides[::-1], self._rows, axis=2))
-        return feature, low, high, sides.transpose(2, 1, 0), gain, values
-
-    def _best(self, gain: Floats) -> tuple[Ints, Floats]:
-        """The first cell of largest gain in each root, and that gain [R].
+    def _best(self, squares: Floats) -> tuple[Ints, Floats]:
+        """The first cell of largest gain in each root and that gain, [F, R] both.
 
         Gains are equal up to rounding, so that the order of additions decides nothing.
         """
-        largest = np.maximum.reduceat(gain, self._begin)
-        near = np.flatnonzero(gain >= (largest * _NEAR)[self._root])
-        return near[np.searchsorted(near, self._begin)], largest
+        gain = squares * self._factor
+        largest = np.maximum.reduceat(gain, self._begin, axis=1)
+        near = np.flatnonzero(gain >= (largest * _NEAR).take(self._root, axis=1))
+        family = len(self._root) * np.arange(len(gain))[:, None]
+        return near[near.searchsorted(self._begin + family)] - family, largest
