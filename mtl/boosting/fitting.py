@@ -46,12 +46,12 @@ class Problem:
 
 def fit(problem: Problem, settings: Settings) -> Ensemble:
     """Fits an ensemble; with early stopping, once more on all rows for the rounds found."""
-    found = Fitting(problem, settings).run()
-    if settings.patience is None or not settings.refit:
-        return found
-    rounds = (len(found.shared), len(found.gated), len(found.own))
-    ensemble = Fitting(problem, replace(settings, patience=None, rounds=rounds)).run()
-    ensemble.keep_task_rounds(found.task_rounds)
+    ensemble = found = Fitting(problem, settings).run()
+    if settings.patience is not None and settings.refit:
+        rounds = (len(found.shared), len(found.gated), len(found.own))
+        ensemble = Fitting(problem, replace(settings, patience=None, rounds=rounds)).run()
+        ensemble.keep_task_rounds(found.task_rounds)
+    ensemble.compile(problem.codes.sizes)
     return ensemble
 
 
