@@ -142,7 +142,7 @@ class RMTGB(BaseEstimator):
         self._index.renumber(_signature(np.vstack([raw_targets, codes.values]), number, weight))
         number = self._index(labels)
         order = np.argsort(number, kind="stable")
-        codes.values = codes.values[:, order]
+        codes.values = codes.values.take(order, axis=1)
         problem = Problem(codes, raw_targets[:, order], number[order], weight[order], loss, start)
         self._ensemble = fit(problem, self._settings(seed))
         self._describe()

@@ -18,7 +18,7 @@ from scipy.special import expit
 
 from mtl.boosting.binning import Codes
 from mtl.boosting.gates import GateStep
-from mtl.boosting.totals import total
+from mtl.boosting.tables import StumpTable, total
 from mtl.boosting.trees import Growth, Trees
 
 Floats = NDArray[np.float64]
@@ -74,6 +74,8 @@ class Ensemble:
         theta_history: [iterations + 1, T].
         gate_effect: Loss that each task would gain with the median gate, [T]; see `Fitting`.
         task_rounds: Iterations of the task block that count, [T].
+        gate, table, rest: Gates [T + 1] with the median last, stumps, and the trees of each block
+            that are none; from `compile`.
     """
 
     start: Floats
@@ -85,6 +87,9 @@ class Ensemble:
     theta_history: list[Floats] = field(default_factory=list)
     gate_effect: Floats = field(default_factory=lambda: np.zeros(0))
     task_rounds: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
+    gate: Floats = field(init=False)
+    table: StumpTable = field(init=False)
+    rest: tuple[list[Trees], list[Trees], list[Trees]] = field(init=False)
 
     def keep_task_rounds(self, rounds: Ints) -> None:
         """Ends the task block of each task after its own number of iterations [T]."""
@@ -93,13 +98,25 @@ class Ensemble:
         for i, trees in enumerate(self.own):
             trees.leaves[rounds <= i] = 0
 
+    def compile(self, sizes: Ints) -> None:
+        """Makes the ensemble ready for predictions, on features of so many bins [d]."""
+        gate = expit(self.theta)
+        self.gate = np.append(gate, np.median(gate))
+        self.table = StumpTable(sizes, len(self.theta), self.start)
+        self.rest = (
+            self.table.absorb(self.shared, np.ones_like(self.gate)),
+            self.table.absorb(self.gated, self.gate, 1 - self.gate),
+            self.table.absorb(self.own),
+        )
+
     def stages(self, codes: Codes, task: Ints) -> Iterator[Floats]:
         """Raw predictions [K, n] after each iteration, with the final gates.
 
         The array is the same each time: copy what is kept. The arguments are those of `predict`.
         """
         raw = np.repeat(self.start[:, None], len(codes), axis=1)
-        gate, known, with_tasks = self._place(codes, task)
+        gate, known = self.gate[task], _known(task)
+        with_tasks = self._with_tasks(codes, task)
         for trees in self.shared:
             raw += trees.predict(with_tasks.values, 0)
             yield raw
@@ -120,20 +137,27 @@ class Ensemble:
             task: Number of each row's task [n]; -1 for a task that was not there in `fit`, which
                 gets the median gate and no trees of its own.
         """
-        gate, known, with_tasks = self._place(codes, task)
-        raw = self.start[:, None] + total(self.shared, with_tasks, 0)
-        raw = raw + gate * total(self.gated, codes, 0) + (1 - gate) * total(self.gated, codes, 1)
-        everywhere = isinstance(known, slice)
-        own = codes if everywhere else replace(codes, values=codes.values[:, known])
-        raw[:, known] += total(self.own, own, task[known])
+        shared, gated, own = self.rest
+        raw = self.table.predict(codes, task)
+        if shared:
+            raw += total(shared, self._with_tasks(codes, task), 0)
+        if gated:
+            gate = self.gate[task]
+            raw += gate * total(gated, codes, 0) + (1 - gate) * total(gated, codes, 1)
+        if own:
+            known = _known(task)
+            rows = codes if isinstance(known, slice) else replace(codes, values=codes.values[:, known])
+            raw[:, known] += total(own, rows, task[known])
         return raw
 
-    def _place(self, codes: Codes, task: Ints) -> tuple[Floats, Ints | slice, Codes]:
-        """Gates [n], the rows of known tasks, and the features of the shared block."""
-        gate = expit(self.theta)
-        known = slice(None) if (task >= 0).all() else np.flatnonzero(task >= 0)
-        shared = with_task(codes, task) if self.task_as_category else codes
-        return np.where(task >= 0, gate[task], np.median(gate)), known, shared
+    def _with_tasks(self, codes: Codes, task: Ints) -> Codes:
+        """The features of the shared block."""
+        return with_task(codes, task) if self.task_as_category else codes
+
+
+def _known(task: Ints) -> Ints | slice:
+    """The rows of known tasks."""
+    return slice(None) if (task >= 0).all() else np.flatnonzero(task >= 0)
 
 
 def with_task(codes: Codes, task: Ints) -> Codes:

@@ -14,6 +14,7 @@ from mtl.boosting.blocks import Ensemble, Settings, with_task
 from mtl.boosting.gates import task_sums
 from mtl.boosting.growing import grow
 from mtl.boosting.losses import Loss
+from mtl.boosting.stumps import LeastSquaresStumps
 from mtl.boosting.trees import Growth, Trees
 
 Floats = NDArray[np.float64]
@@ -45,12 +46,12 @@ class Problem:
 
 def fit(problem: Problem, settings: Settings) -> Ensemble:
     """Fits an ensemble; with early stopping, once more on all rows for the rounds found."""
-    found = Fitting(problem, settings).run()
-    if settings.patience is None or not settings.refit:
-        return found
-    rounds = (len(found.shared), len(found.gated), len(found.own))
-    ensemble = Fitting(problem, replace(settings, patience=None, rounds=rounds)).run()
-    ensemble.keep_task_rounds(found.task_rounds)
+    ensemble = found = Fitting(problem, settings).run()
+    if settings.patience is not None and settings.refit:
+        rounds = (len(found.shared), len(found.gated), len(found.own))
+        ensemble = Fitting(problem, replace(settings, patience=None, rounds=rounds)).run()
+        ensemble.keep_task_rounds(found.task_rounds)
+    ensemble.compile(problem.codes.sizes)
     return ensemble
 
 
@@ -69,6 +70,8 @@ class Fitting:
         self.ensemble = Ensemble(problem.start, theta, settings.task_as_category)
         self.raw = np.repeat(problem.start[:, None], len(self.codes), axis=1)
         self.difference = np.zeros_like(self.raw)
+        self._unit = np.ones((1, len(self.task)))
+        self._stumps: dict[int, LeastSquaresStumps] = {}
 
     def run(self) -> Ensemble:
         """Runs the blocks one after the other."""
@@ -129,21 +132,29 @@ class Fitting:
         hess: Floats | None,
         growth: Growth,
         own: bool = False,
-    ) -> tuple[Trees, Ints]:
-        """Grows the trees of an iteration."""
+    ) -> tuple[Trees, Floats]:
+        """Grows the trees of an iteration; returns them and their values [F, K, n]."""
         rows, features = self._draw(block, iteration, codes)
-        root, roots = (self.task, len(self.first)) if own else (None, 1)
-        return grow(
+        first = self.first if own else self.first[:1]
+        if hess is None and rows is None and features is None and self.weight is None:
+            if own not in self._stumps and LeastSquaresStumps.suit(codes, growth, len(first)):
+                self._stumps[own] = LeastSquaresStumps(codes, growth, first)
+            if own in self._stumps:
+                return self._stumps[own].grow(grad)
+        trees, leaf = grow(
             codes,
             grad,
             hess,
             growth,
             weight=self.weight,
             rows=rows,
-            root=root,
-            roots=roots,
+            root=self.task if own else None,
+            roots=len(first),
             features=features,
         )
+        if own:
+            return trees, trees.leaves[self.task, :, leaf[0]].T[None]
+        return trees, np.stack([t.take(i, axis=1) for t, i in zip(trees.leaves, leaf, strict=True)])
 
     def _shared(self) -> Iterator[None]:
         as_category = self.settings.task_as_category
@@ -151,9 +162,9 @@ class Fitting:
         for i in range(self.settings.rounds[0]):
             grad, hess = self._derivatives(self.raw)
             hess = None if hess is None else hess[None]
-            trees, leaf = self._grow(1, i, codes, grad[None], hess, self.settings.growth)
+            trees, values = self._grow(1, i, codes, grad[None], hess, self.settings.growth)
             self.ensemble.shared.append(trees)
-            self.raw = self.raw + trees.leaves[0].take(leaf[0], axis=1)
+            self.raw = self.raw + values[0]
             yield
 
     def _gated(self) -> Iterator[None]:
@@ -162,19 +173,20 @@ class Fitting:
         base, theta = self.raw, ensemble.theta
         out, non = np.zeros_like(base), np.zeros_like(base)
         ensemble.theta_history.append(theta)
+        gate = expit(theta)[self.task]
         for i in range(settings.rounds[1]):
-            gate = expit(theta)[self.task]
             share = np.stack([gate, 1 - gate])[:, None]
             grad, hess = self._derivatives(self.raw)
             own_hess = self._gated_curvature(hess, share, i)
-            trees, leaf = self._grow(2, i, self.codes, share * grad, own_hess, settings.growth)
+            trees, values = self._grow(2, i, self.codes, share * grad, own_hess, settings.growth)
             theta = self._gate_step(theta, grad, hess, self.difference)
             ensemble.gated.append(trees)
             ensemble.theta_history.append(theta)
-            out += trees.leaves[0].take(leaf[0], axis=1)
-            non += trees.leaves[1].take(leaf[1], axis=1)
+            out += values[0]
+            non += values[1]
             self.difference = out - non
-            self.raw = base + non + expit(theta)[self.task] * self.difference
+            gate = expit(theta)[self.task]
+            self.raw = base + non + gate * self.difference
             yield
 
     def _gated_curvature(self, hess: Floats | None, share: Floats, i: int) -> Floats | None:
@@ -191,7 +203,7 @@ class Fitting:
         self, theta: Floats, grad: Floats, hess: Floats | None, difference: Floats
     ) -> Floats:
         """The held-out rows do not move the gate."""
-        curvature = np.ones_like(grad[:1]) if hess is None else hess
+        curvature = self._unit if hess is None else hess
         if self.held_out is not None:
             seen = ~self.held_out
             grad, curvature = grad * seen, curvature * seen
@@ -220,8 +232,8 @@ class Fitting:
             grad, hess = self._derivatives(self.raw)
             hess = None if hess is None else hess[None]
             growth = self.settings.growth_task
-            trees, leaf = self._grow(3, i, codes, grad[None], hess, growth, own=True)
-            self.raw = self.raw + trees.leaves[self.task, :, leaf[0]].T
+            trees, values = self._grow(3, i, codes, grad[None], hess, growth, own=True)
+            self.raw = self.raw + values[0]
             self.ensemble.own.append(trees.refined(width, self.codes))
             yield
 

@@ -55,6 +55,11 @@ class Trees:
     leaves: Floats
     gain: Floats
 
+    @property
+    def stumps(self) -> bool:
+        """Whether the trees have one level and no categorical features."""
+        return self.feature.shape[1] == 1 and self.right is None
+
     def leaf(self, codes: NDArray, tree: Ints | int) -> Ints:
         """The leaf [n] of every row in its tree, a tree for all or one for each row [n]."""
         leaf = np.zeros(codes.shape[1], dtype=np.int64)
@@ -74,6 +79,8 @@ class Trees:
 
     def refined(self, width: Ints, fine: Codes) -> Trees:
         """The same trees on the bins of `fine`, of which `width` [d] had been merged into one."""
+        if (width == 1).all():
+            return self
         dtype = fine.values.dtype
         high = np.minimum(self.high * width[self.feature], np.iinfo(dtype).max).astype(dtype)
         right = self.right
