@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-_BLOCK = 8192
+_BLOCK = 2048
 
 
 def inner_products(left: Tensor, right: Tensor) -> Tensor:
