@@ -59,13 +59,14 @@ class Variant(NamedTuple):
     data: tuple[str, ...] = MNIST
 
 
-def joint(start: float, every: int) -> tuple[str, ...]:
+def joint(start: float, every: int, *, reuse: bool = False) -> tuple[str, ...]:
     """Task-SAM with a joint perturbation."""
     return (
         *TASK_SAM,
         "balancer.sharpness.perturbation=joint",
         f"balancer.sharpness.start={start}",
         f"balancer.sharpness.every={every}",
+        f"balancer.sharpness.reuse={reuse}",
     )
 
 
@@ -97,8 +98,15 @@ ABLATION = [
         Variant(f"joint, start {start}, every {every}", ("balancer=mgda", *joint(start, every)))
         for start, every in (
             *((0.0, 1), (0.5, 1), (0.7, 1), (0.9, 1)),
-            *((0.0, 2), (0.0, 3), (0.0, 4), (0.0, 5), (0.4, 2), (0.7, 5)),
+            *((0.0, 2), (0.0, 3), (0.0, 4), (0.0, 5), (0.4, 2)),
         )
+    ),
+    *(
+        Variant(
+            f"joint, every {every}, flat part reused between",
+            ("balancer=mgda", *joint(0.0, every, reuse=True)),
+        )
+        for every in (2, 3, 4, 5)
     ),
     Variant("G-SAM", ("balancer=mgda", *G_SAM)),
     Variant("joint, clean weights reused", ("balancer=mgda", *joint(0.0, 1)), reuse=True),

@@ -21,7 +21,7 @@ KINDS = {
     "`f_mtl`, a perturbation for every task": TaskSAM,
     "joint perturbation, decomposed": lambda: TaskSAM(perturbation="joint"),
     "`g_sam`": lambda: JointSAM(norm="separate"),
-    "`task_sam_fast`": lambda: TaskSAM(perturbation="joint", every=3),
+    "`task_sam_fast`": lambda: TaskSAM(perturbation="joint", every=3, reuse=False),
 }
 _BASE = next(iter(KINDS))
 _UNITS = {  # forward passes and backward passes a step, for T tasks

@@ -70,9 +70,10 @@ class TaskSAM(Sharpness):
             combiners that are homogeneous of degree one; Nash-MTL and FairGrad are not, their flat
             part would stay or grow. `False` is what the paper's code does.
         flat_coef: Factor on the combined flat part, 0 or more (`decomposed` only).
-        every: Perturb in every so many steps; in between the part of the last flat part that was
-            orthogonal to the loss part is added again, relative to the loss part's length, at most
-            1 (as LookSAM does for one task). Under accumulation, micro-batches count.
+        every: Perturb in every so many steps. Under accumulation, micro-batches count.
+        reuse: In the steps between, the part of the last flat part that was orthogonal to the loss
+            part is added again, relative to the loss part's length, at most 1 (as LookSAM does for
+            one task). `False`: they are the balancer's own.
         start: Share of the training before the first perturbation, 0 to 1. Lightning knows how far
             it is; in a hand-written loop set `step.progress`.
         sync_perturbation: With several processes, perturb along gradients of the global batch, so
@@ -113,6 +114,7 @@ class TaskSAM(Sharpness):
         scale_match: bool = True,
         flat_coef: float = 1.0,
         every: int = 1,
+        reuse: bool = True,
         start: float = 0.0,
         sync_perturbation: bool = True,
     ) -> None:
@@ -130,10 +132,10 @@ class TaskSAM(Sharpness):
             )
         if every < 1:
             raise ConfigError(f"`every` should be 1 or more. Got {every}.")
-        if every > 1 and combine in ("direct", "each"):
+        if every > 1 and reuse and combine in ("direct", "each"):
             raise ConfigError(
                 f'`every` > 1 reuses the flat part: combine should be "decomposed" or "second". '
-                f"Got {combine!r}. Use every=1."
+                f"Got {combine!r}. Use reuse=False, or every=1."
             )
         if not 0 <= start <= 1:
             raise ConfigError(f"`start` should be a share of the training, 0 to 1. Got {start}.")
@@ -142,6 +144,7 @@ class TaskSAM(Sharpness):
         self.scale_match = scale_match
         self.flat_coef = flat_coef
         self.every = every
+        self.reuse = reuse
         self.start = start
         self.sync_perturbation = sync_perturbation
         self.flat_combine: Combiner | None = None
@@ -364,7 +367,7 @@ class TaskSAM(Sharpness):
 
     def _finish(self, step: Step, whole: Combined, loss: Gradients, flat: Gradients) -> Combined:
         """Logs the lengths of the parts, and keeps what the steps between need."""
-        if self.every > 1:
+        if self.every > 1 and self.reuse:
             dtype = step.values.dtype
             self._keep(*(join(part, step.shared, dtype) for part in (loss, flat)))
         for name, part in (("loss_norm", loss), ("flat_norm", flat)):

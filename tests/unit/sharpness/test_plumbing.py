@@ -478,6 +478,16 @@ def test_every_adds_the_orthogonal_part_in_between(perturbation, combine):
     torch.testing.assert_close(found[3], found[0])
 
 
+@pytest.mark.parametrize("combine", ["decomposed", "direct"])
+def test_without_reuse_the_steps_in_between_are_the_balancers_own(combine):
+    sharpness = TaskSAM(rho_shared=0.2, combine=combine, every=2, reuse=False)
+    first, between, third = (gradients_of(sharpness) for _ in range(3))
+    assert torch.equal(between, gradients_of(None))
+    assert torch.equal(first, gradients_of(TaskSAM(rho_shared=0.2, combine=combine)))
+    assert torch.equal(third, first)
+    assert sharpness.get_extra_state()["kept"] is None
+
+
 def test_losses_that_weightings_read_are_those_of_the_clean_point():
     for sharpness in (TaskSAM(rho_shared=0.5), JointSAM(rho=0.5)):
         model, tasks, batch = problem()
