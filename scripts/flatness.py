@@ -89,7 +89,7 @@ MAIN = [
         )
     ),
     Variant("mgda + G-SAM", ("balancer=mgda", *G_SAM)),
-    Variant("mgda + fast task-SAM", ("balancer=mgda", *joint(0.0, 3))),
+    Variant("mgda + fast task-SAM", ("balancer=mgda", *joint(0.0, 4))),
 ]
 ABLATION = [
     Variant("mgda", ("balancer=mgda",)),

@@ -13,7 +13,7 @@ from mtl import Balancer
 from mtl.aggregation import PCGradWeighting
 from mtl.sharpness import JointSAM, Sharpness, TaskSAM
 
-_STEPS = 9  # of a training in small, from its start to its end
+_STEPS = 12  # of a training in small, from its start to its end
 _NUMBER = 4  # bytes of a float32
 
 KINDS = {
@@ -21,7 +21,7 @@ KINDS = {
     "`f_mtl`, a perturbation for every task": TaskSAM,
     "joint perturbation, decomposed": lambda: TaskSAM(perturbation="joint"),
     "`g_sam`": lambda: JointSAM(norm="separate"),
-    "`task_sam_fast`": lambda: TaskSAM(perturbation="joint", every=3, reuse=False),
+    "`task_sam_fast`": lambda: TaskSAM(perturbation="joint", every=4, reuse=False),
 }
 _BASE = next(iter(KINDS))
 _UNITS = {  # forward passes and backward passes a step, for T tasks
