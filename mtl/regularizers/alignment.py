@@ -41,8 +41,8 @@ def csa(
         CSA = mean_{b,t} [ln sum_{k != b} exp(sim(anchor_b, anchor_k) / temperature)
                           - sim(anchor_b, M_tb) / temperature]
 
-    All matrices are positive semi-definite: `|CSA - ln(B - 1)| <= 1 / temperature`. None is formed:
-    `<X X^T, Y Y^T> = |X^T Y|^2`, and the norm of `M_tb` is that of the smaller Gram matrix.
+    All matrices are positive semi-definite: `|CSA - ln(B - 1)| <= 1 / temperature`. With C > N none
+    is formed: `<X X^T, Y Y^T> = |X^T Y|^2`, and the norm of `M_tb` is that of the N x N matrix.
 
     A factor common to all tasks changes nothing. Half precision is computed in float32. A
     saliency of zero (no label) is similar to nothing.
