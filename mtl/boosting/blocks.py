@@ -146,7 +146,9 @@ class Ensemble:
             raw += gate * total(gated, codes, 0) + (1 - gate) * total(gated, codes, 1)
         if own:
             known = _known(task)
-            rows = codes if isinstance(known, slice) else replace(codes, values=codes.values[:, known])
+            rows = (
+                codes if isinstance(known, slice) else replace(codes, values=codes.values[:, known])
+            )
             raw[:, known] += total(own, rows, task[known])
         return raw
 
