@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     run.add_argument("--kinds", default=",".join(OUTLIER_KINDS))
     run.add_argument("--outliers", default="0,1,2,3,4")
     run.add_argument("--seeds", default="0,1,2,3,4")
-    run.add_argument("--out", type=Path, default=Path("detection.csv"), help="rows are appended")
+    run.add_argument("--out", type=Path, default=Path("detection.csv"), help="what lacks is appended")
     table = commands.add_parser("table")
     table.add_argument("files", type=Path, nargs="+")
     table.add_argument("--plot", type=Path)
@@ -56,13 +56,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     else:
         for seed in map(int, options.seeds.split(",")):
             for count in map(int, options.outliers.split(",")):
-                for kind in options.kinds.split(","):
+                kinds = options.kinds.split(",")
+                for kind in kinds if count else kinds[:1]:
                     measure(seed, count, kind, options.out)
     return 0
 
 
 def measure(seed: int, outliers: int, kind: str, out: Path) -> None:
-    """Appends a row a method."""
+    """Appends a row a method, unless they are there."""
+    if out.exists():
+        runs = pd.read_csv(out)
+        same = (runs["seed"] == seed) & (runs["outliers"] == outliers)
+        if (same & ((runs["kind"] == kind) | (outliers == 0))).sum() >= len(METHODS):
+            return
     train, test = make_tasks(seed, outliers=outliers, kind=kind, noise=0.1)
     for method in METHODS:
         predicted, score, exact = _fit(method, train, test, seed)
