@@ -39,7 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     run.add_argument("--kinds", default=",".join(OUTLIER_KINDS))
     run.add_argument("--outliers", default="0,1,2,3,4")
     run.add_argument("--seeds", default="0,1,2,3,4")
-    run.add_argument("--out", type=Path, default=Path("detection.csv"), help="what lacks is appended")
+    run.add_argument(
+        "--out", type=Path, default=Path("detection.csv"), help="what lacks is appended"
+    )
     table = commands.add_parser("table")
     table.add_argument("files", type=Path, nargs="+")
     table.add_argument("--plot", type=Path)
