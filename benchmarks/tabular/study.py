@@ -216,7 +216,7 @@ def draw(runs: list[dict[str, Any]], path: Path) -> None:
     figure, axes = plt.subplots(
         1,
         len(cases),
-        figsize=(3.2 * len(cases), 3.2),
+        figsize=(3.2 * len(cases), 3.6),
         sharey=True,
         squeeze=False,
         layout="constrained",
@@ -231,7 +231,7 @@ def draw(runs: list[dict[str, Any]], path: Path) -> None:
             style = "--" if method == ORACLE else "-"
             ax.plot(list(points), list(points.values()), style, marker="o", ms=3, label=method)
         ax.set(title=case, xlabel="outlier tasks (%)", yscale="log")
-    axes[0][0].set_ylabel("error of related tasks / equal weighting")
+    axes[0][0].set_ylabel("error of related tasks / ew")
     figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     figure.savefig(path, dpi=80)
 
