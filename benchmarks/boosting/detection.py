@@ -142,47 +142,62 @@ def false_alarms(seeds: int) -> str:
 
 
 def summary(runs: pd.DataFrame) -> str:
-    """Means ± standard deviations over seeds."""
-    lines = [
-        "| kind | outliers of 10 | method | RMSE, related | RMSE, outliers | AUC | exact set |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    runs = runs.assign(kind=runs["kind"].where(runs["outliers"] > 0, "none"))
-    runs = runs.drop_duplicates(["kind", "outliers", "method", "seed"])
-    kinds = ["none", *[kind for kind in OUTLIER_KINDS if kind in set(runs["kind"])]]
-    for kind in kinds:
-        for count in sorted(set(runs.loc[runs["kind"] == kind, "outliers"])):
+    """Errors and detection over the share of outliers: means ± standard deviations over seeds."""
+    titles = {
+        "related": "RMSE of the related tasks",
+        "outlier": "RMSE of the outlier tasks",
+        "auc": "Detection: area under the curve and exact sets; at 0%, runs that accuse nobody",
+    }
+    parts = []
+    for column, title in titles.items():
+        rows = []
+        for kind in _kinds(runs):
             for method in METHODS:
-                part = runs[
-                    (runs["kind"] == kind)
-                    & (runs["outliers"] == count)
-                    & (runs["method"] == method)
-                ]
-                cells = [_cell(part["related"]), _cell(part["outlier"]), _cell(part["auc"], 2)]
-                exact = part["exact"].dropna()
-                cells.append(f"{int(exact.sum())} of {len(exact)}" if len(exact) else "")
-                lines.append(f"| {kind} | {count} | {method} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+                cells = _cells(_of_kind(runs, kind), method, column)
+                if any(cells):
+                    rows.append(f"| {kind}, {method} | {' | '.join(cells)} |")
+        shares = sorted(set(runs["outliers"]))
+        head = " | ".join(f"{10 * count}%" for count in shares)
+        lines = [f"| {title}, by share | {head} |", "|---" * (1 + len(shares)) + "|", *rows]
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts)
 
 
-def _cell(values: pd.Series, digits: int = 3) -> str:
-    known = values.dropna()
-    if len(known) < 2:
-        return f"{known.mean():.{digits}f}" if len(known) else ""
-    return f"{known.mean():.{digits}f} ± {known.std():.{digits}f}"
+def _kinds(runs: pd.DataFrame) -> list[str]:
+    seen = set(runs["kind"][runs["outliers"] > 0])
+    return [kind for kind in OUTLIER_KINDS if kind in seen]
+
+
+def _of_kind(runs: pd.DataFrame, kind: str) -> pd.DataFrame:
+    """Runs with outliers of this kind, and those without outliers."""
+    own = runs[(runs["kind"] == kind) | (runs["outliers"] == 0)]
+    return own.drop_duplicates(["outliers", "method", "seed"])
+
+
+def _cells(runs: pd.DataFrame, method: str, column: str) -> list[str]:
+    own, cells = runs[runs["method"] == method], []
+    for count in sorted(set(runs["outliers"])):
+        part = own[own["outliers"] == count]
+        values, exact = part[column].dropna(), part["exact"].dropna()
+        text = f"{values.mean():.2f}" if len(values) else ""
+        if column != "auc" and len(values) > 1:
+            text = f"{values.mean():.3f} ± {values.std():.3f}"
+        if column == "auc" and len(exact):
+            text += f"{', ' * bool(text)}{int(exact.sum())} of {len(exact)}"
+        cells.append(text)
+    return cells
 
 
 def draw(runs: pd.DataFrame, path: Path) -> None:
     """Error of the related tasks over the share of outliers, a panel a kind."""
     import matplotlib.pyplot as plt
 
-    kinds = [kind for kind in OUTLIER_KINDS if kind in set(runs["kind"])]
-    none = runs[runs["outliers"] == 0].drop_duplicates(["method", "seed"])
+    kinds = _kinds(runs)
     figure, axes = plt.subplots(
         1, len(kinds), figsize=(3 * len(kinds), 3), sharey=True, layout="constrained"
     )
     for ax, kind in zip(np.atleast_1d(axes), kinds, strict=True):
-        part = pd.concat([none, runs[(runs["kind"] == kind) & (runs["outliers"] > 0)]])
+        part = _of_kind(runs, kind)
         for method in METHODS:
             errors = part[part["method"] == method].groupby("outliers")["related"]
             mean, spread = errors.mean(), errors.std()
