@@ -151,7 +151,7 @@ class Binner:
         dtype = np.uint8 if sizes.max(initial=1) <= 256 else np.uint16
         values = np.empty((x.shape[1], len(x)), dtype)
         missing = np.isnan(x)
-        holes = missing.any(axis=0)
+        holes = np.asarray(missing.any(axis=0))
         for j, column in enumerate(x.T):
             if self.categorical[j]:
                 known = (column >= 0) & (column < self.categories[j])
