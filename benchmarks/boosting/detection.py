@@ -39,7 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     run.add_argument("--kinds", default=",".join(OUTLIER_KINDS))
     run.add_argument("--outliers", default="0,1,2,3,4")
     run.add_argument("--seeds", default="0,1,2,3,4")
-    run.add_argument("--out", type=Path, default=Path("detection.csv"), help="rows are appended")
+    run.add_argument(
+        "--out", type=Path, default=Path("detection.csv"), help="what lacks is appended"
+    )
     table = commands.add_parser("table")
     table.add_argument("files", type=Path, nargs="+")
     table.add_argument("--plot", type=Path)
@@ -56,13 +58,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     else:
         for seed in map(int, options.seeds.split(",")):
             for count in map(int, options.outliers.split(",")):
-                for kind in options.kinds.split(","):
+                kinds = options.kinds.split(",")
+                for kind in kinds if count else kinds[:1]:
                     measure(seed, count, kind, options.out)
     return 0
 
 
 def measure(seed: int, outliers: int, kind: str, out: Path) -> None:
-    """Appends a row a method."""
+    """Appends a row a method, unless they are there."""
+    if out.exists():
+        runs = pd.read_csv(out)
+        same = (runs["seed"] == seed) & (runs["outliers"] == outliers)
+        if (same & ((runs["kind"] == kind) | (outliers == 0))).sum() >= len(METHODS):
+            return
     train, test = make_tasks(seed, outliers=outliers, kind=kind, noise=0.1)
     for method in METHODS:
         predicted, score, exact = _fit(method, train, test, seed)
@@ -134,47 +142,62 @@ def false_alarms(seeds: int) -> str:
 
 
 def summary(runs: pd.DataFrame) -> str:
-    """Means ± standard deviations over seeds."""
-    lines = [
-        "| kind | outliers of 10 | method | RMSE, related | RMSE, outliers | AUC | exact set |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    runs = runs.assign(kind=runs["kind"].where(runs["outliers"] > 0, "none"))
-    runs = runs.drop_duplicates(["kind", "outliers", "method", "seed"])
-    kinds = ["none", *[kind for kind in OUTLIER_KINDS if kind in set(runs["kind"])]]
-    for kind in kinds:
-        for count in sorted(set(runs.loc[runs["kind"] == kind, "outliers"])):
+    """Errors and detection over the share of outliers: means ± standard deviations over seeds."""
+    titles = {
+        "related": "RMSE of the related tasks",
+        "outlier": "RMSE of the outlier tasks",
+        "auc": "Detection: area under the curve and exact sets; at 0%, runs that accuse nobody",
+    }
+    parts = []
+    for column, title in titles.items():
+        rows = []
+        for kind in _kinds(runs):
             for method in METHODS:
-                part = runs[
-                    (runs["kind"] == kind)
-                    & (runs["outliers"] == count)
-                    & (runs["method"] == method)
-                ]
-                cells = [_cell(part["related"]), _cell(part["outlier"]), _cell(part["auc"], 2)]
-                exact = part["exact"].dropna()
-                cells.append(f"{int(exact.sum())} of {len(exact)}" if len(exact) else "")
-                lines.append(f"| {kind} | {count} | {method} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+                cells = _cells(_of_kind(runs, kind), method, column)
+                if any(cells):
+                    rows.append(f"| {kind}, {method} | {' | '.join(cells)} |")
+        shares = sorted(set(runs["outliers"]))
+        head = " | ".join(f"{10 * count}%" for count in shares)
+        lines = [f"| {title}, by share | {head} |", "|---" * (1 + len(shares)) + "|", *rows]
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts)
 
 
-def _cell(values: pd.Series, digits: int = 3) -> str:
-    known = values.dropna()
-    if len(known) < 2:
-        return f"{known.mean():.{digits}f}" if len(known) else ""
-    return f"{known.mean():.{digits}f} ± {known.std():.{digits}f}"
+def _kinds(runs: pd.DataFrame) -> list[str]:
+    seen = set(runs["kind"][runs["outliers"] > 0])
+    return [kind for kind in OUTLIER_KINDS if kind in seen]
+
+
+def _of_kind(runs: pd.DataFrame, kind: str) -> pd.DataFrame:
+    """Runs with outliers of this kind, and those without outliers."""
+    own = runs[(runs["kind"] == kind) | (runs["outliers"] == 0)]
+    return own.drop_duplicates(["outliers", "method", "seed"])
+
+
+def _cells(runs: pd.DataFrame, method: str, column: str) -> list[str]:
+    own, cells = runs[runs["method"] == method], []
+    for count in sorted(set(runs["outliers"])):
+        part = own[own["outliers"] == count]
+        values, exact = part[column].dropna(), part["exact"].dropna()
+        text = f"{values.mean():.2f}" if len(values) else ""
+        if column != "auc" and len(values) > 1:
+            text = f"{values.mean():.3f} ± {values.std():.3f}"
+        if column == "auc" and len(exact):
+            text += f"{', ' * bool(text)}{int(exact.sum())} of {len(exact)}"
+        cells.append(text)
+    return cells
 
 
 def draw(runs: pd.DataFrame, path: Path) -> None:
     """Error of the related tasks over the share of outliers, a panel a kind."""
     import matplotlib.pyplot as plt
 
-    kinds = [kind for kind in OUTLIER_KINDS if kind in set(runs["kind"])]
-    none = runs[runs["outliers"] == 0].drop_duplicates(["method", "seed"])
+    kinds = _kinds(runs)
     figure, axes = plt.subplots(
         1, len(kinds), figsize=(3 * len(kinds), 3), sharey=True, layout="constrained"
     )
     for ax, kind in zip(np.atleast_1d(axes), kinds, strict=True):
-        part = pd.concat([none, runs[(runs["kind"] == kind) & (runs["outliers"] > 0)]])
+        part = _of_kind(runs, kind)
         for method in METHODS:
             errors = part[part["method"] == method].groupby("outliers")["related"]
             mean, spread = errors.mean(), errors.std()

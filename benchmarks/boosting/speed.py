@@ -28,6 +28,7 @@ from benchmarks.tabular import Table, load, make_tasks
 from mtl.boosting import RMTGBRegressor
 from mtl.boosting.binning import Binner, Codes
 from mtl.boosting.growing import grow
+from mtl.boosting.stumps import LeastSquaresStumps
 from mtl.boosting.trees import Growth
 
 OFFICIAL = {
@@ -127,8 +128,12 @@ def _median(run: Callable[[], object], repeats: int = 7) -> float:
 
 def _own(codes: Codes, y: np.ndarray, task: np.ndarray | None, tasks: int) -> Callable:
     def run(depth: int) -> float:
-        growth = Growth(depth, 5, 1.0, 0.1)
-        return _median(lambda: grow(codes, y[None, None], None, growth, root=task, roots=tasks))
+        growth, grad = Growth(depth, 5, 0.0, 0.1), y[None, None]
+        if LeastSquaresStumps.suit(codes, growth, tasks):
+            first = np.zeros(1, int) if task is None else np.searchsorted(task, np.arange(tasks))
+            stumps = LeastSquaresStumps(codes, growth, first)
+            return _median(lambda: stumps.grow(grad))
+        return _median(lambda: grow(codes, grad, None, growth, root=task, roots=tasks))
 
     return run
 

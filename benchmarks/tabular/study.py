@@ -2,6 +2,8 @@
 
     python -m benchmarks.tabular.study --out runs.jsonl            # runs what is missing there
     python -m benchmarks.tabular.study --out runs.jsonl --table    # prints the tables
+    python -m benchmarks.tabular.study --out runs.jsonl --plot outliers.png
+    python -m benchmarks.tabular.study --alarms 50                 # who is accused among equals?
 
 Every run trains a multilayer perceptron on ten tasks of 100 rows, 600 steps on all rows, Adam at
 0.003. A task's error is that on 1,000 test rows at the step where its own 50 validation rows are
@@ -86,6 +88,7 @@ METHODS = {
 }
 ORACLE = "oracle: ew without the outliers"
 SHARES = (0.0, 0.1, 0.2, 0.3, 0.4)
+DRAWN = ("ew", "uw", "pcgrad", "group_dro", "r_mtgb", ORACLE)
 
 
 def run(case: Case, method: Method, share: float, seed: int, *, oracle: bool) -> dict[str, Any]:
@@ -173,9 +176,11 @@ def _detected(
     return {"scores": scores, "found": found, "auc": auc, "exact": exact}
 
 
-def plan(shares: Sequence[float], seeds: int) -> Iterator[tuple[str, str, float, int]]:
+def plan(
+    cases: Sequence[str], shares: Sequence[float], seeds: int
+) -> Iterator[tuple[str, str, float, int]]:
     """All runs: case, method, share of outliers, seed."""
-    for case, share, seed in itertools.product(CASES, shares, range(seeds)):
+    for case, share, seed in itertools.product(cases, shares, range(seeds)):
         for method in (*METHODS, ORACLE):
             if share > 0 or method != ORACLE:
                 yield case, method, share, seed
@@ -183,20 +188,65 @@ def plan(shares: Sequence[float], seeds: int) -> Iterator[tuple[str, str, float,
 
 def tables(runs: list[dict[str, Any]]) -> Iterator[Table]:
     """Errors relative to equal weighting, and detection, a table each a case."""
-    by = {(r["case"], r["method"], r["share"], r["seed"]): r for r in runs}
+    by = _by_key(runs)
     shares = sorted({r["share"] for r in runs})
     for case in sorted({r["case"] for r in runs}):
         for title, tasks in (("related tasks", _related), ("outlier tasks", _outlying)):
             if case == "noise" and tasks is _outlying:
                 continue  # nothing to be learned there
             rows = [
-                [method, *(_ratio(by, case, method, share, tasks) for share in shares)]
+                [method, *(_cell(_ratios(by, case, method, share, tasks)) for share in shares)]
                 for method in (*METHODS, ORACLE)
             ]
             heading = f"{case}: squared error of the {title}, relative to {_REFERENCE}, by share"
             columns = ["method", *(f"{share:.0%}" for share in shares)]
             yield Table(f"{case} {title}", heading, columns, rows)
     yield _detection(runs)
+
+
+def _by_key(runs: list[dict[str, Any]]) -> dict[tuple, dict[str, Any]]:
+    return {(r["case"], r["method"], r["share"], r["seed"]): r for r in runs}
+
+
+def draw(runs: list[dict[str, Any]], path: Path) -> None:
+    """Error of the related tasks over the share of outliers, a panel a case."""
+    import matplotlib.pyplot as plt
+
+    by, cases = _by_key(runs), [case for case in CASES if any(r["case"] == case for r in runs)]
+    figure, axes = plt.subplots(
+        1,
+        len(cases),
+        figsize=(3.2 * len(cases), 3.6),
+        sharey=True,
+        squeeze=False,
+        layout="constrained",
+    )
+    for ax, case in zip(axes[0], cases, strict=True):
+        for method in DRAWN:
+            points = {}
+            for share in sorted({r["share"] for r in runs if r["case"] == case}):
+                ratios = _ratios(by, case, method, share, _related)
+                if ratios:
+                    points[100 * share] = statistics.geometric_mean(ratios)
+            style = "--" if method == ORACLE else "-"
+            ax.plot(list(points), list(points.values()), style, marker="o", ms=3, label=method)
+        ax.set(title=case, xlabel="outlier tasks (%)", yscale="log")
+    axes[0][0].set_ylabel("error of related tasks / ew")
+    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    figure.savefig(path, dpi=80)
+
+
+def alarms(cases: Sequence[str], seeds: int) -> str:
+    """How often a task is accused where all are related."""
+    lines = []
+    for case in cases:
+        found = [
+            len(run(CASES[case], METHODS["r_mtgb"], 0.0, 1000 + seed, oracle=False)["found"])
+            for seed in range(seeds)
+        ]
+        accused = sum(count > 0 for count in found)
+        lines.append(f"{case}: {accused} of {seeds} runs accuse a task, {sum(found)} tasks in all")
+    return "\n".join(lines)
 
 
 def _related(run: dict[str, Any]) -> list[float]:
@@ -207,12 +257,17 @@ def _outlying(run: dict[str, Any]) -> list[float]:
     return run["errors"][_TASKS - run["outliers"] :]
 
 
-def _ratio(by: dict, case: str, method: str, share: float, tasks: Callable) -> str:
+def _ratios(by: dict, case: str, method: str, share: float, tasks: Callable) -> list[float]:
+    """Errors over those of equal weighting with the same seed."""
     ratios = []
     for (c, m, s, seed), run in by.items():
         reference = by.get((case, _REFERENCE, share, seed))
         if (c, m, s) == (case, method, share) and reference is not None and tasks(run):
             ratios.append(statistics.fmean(tasks(run)) / statistics.fmean(tasks(reference)))
+    return ratios
+
+
+def _cell(ratios: list[float]) -> str:
     if not ratios:
         return "-"
     spread = statistics.stdev(ratios) if len(ratios) > 1 else 0.0
@@ -220,40 +275,58 @@ def _ratio(by: dict, case: str, method: str, share: float, tasks: Callable) -> s
 
 
 def _detection(runs: list[dict[str, Any]]) -> Table:
-    groups: dict[tuple, list[dict[str, Any]]] = defaultdict(list)
+    """Area under the curve and how often exactly the outliers were found."""
+    groups: dict[tuple, dict[float, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
     for run in runs:
         if "found" in run:
-            groups[run["case"], run["method"], run["share"]].append(run)
-    rows = []
-    for (case, method, share), own in sorted(groups.items()):
-        areas = [r["auc"] for r in own if r["auc"] is not None]
-        area = f"{statistics.fmean(areas):.3f}" if areas else "-"
-        exact = sum(r["exact"] for r in own)
-        rows.append([f"{case}, {method}", f"{share:.0%}", area, f"{exact} of {len(own)}"])
-    title = "Detection; without outliers, exactly found means that no task was accused"
-    columns = ["case, method", "share", "area under the curve", "exactly found"]
+            groups[run["case"], run["method"]][run["share"]].append(run)
+    shares = sorted({r["share"] for r in runs})
+    rows = [
+        [f"{case}, {method}", *(_found(own[share]) for share in shares)]
+        for (case, method), own in sorted(groups.items())
+    ]
+    title = "Detection: area under the curve and exact sets; at 0%, runs that accuse nobody"
+    columns = ["case, method", *(f"{share:.0%}" for share in shares)]
     return Table("detection", title, columns, rows)
+
+
+def _found(runs: list[dict[str, Any]]) -> str:
+    if not runs:
+        return "-"
+    areas = [r["auc"] for r in runs if r["auc"] is not None]
+    area = f"{statistics.fmean(areas):.2f}, " if areas else ""
+    return f"{area}{sum(r['exact'] for r in runs)} of {len(runs)}"
 
 
 def main() -> None:
     """Runs what is missing, or prints what there is."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--out", type=Path, required=True, help="a line a run")
+    parser.add_argument("--out", type=Path, default=Path("runs.jsonl"), help="a line a run")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--shares", type=float, nargs="+", default=SHARES, help="of outliers")
     parser.add_argument("--part", default="0/1", help="i/n: every n-th run, from the i-th")
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument("--table", action="store_true", help="print the tables as Markdown")
+    parser.add_argument("--plot", type=Path, help="draw the errors of the related tasks there")
+    parser.add_argument("--alarms", type=int, help="seeds of runs without outliers")
     options = parser.parse_args()
+    torch.set_num_threads(1)
+    if options.alarms:
+        print(alarms(options.cases, options.alarms))
+        return
     lines = options.out.read_text().splitlines() if options.out.exists() else []
     runs = [json.loads(line) for line in lines]
     if options.table:
         for table in tables(runs):
             print(table.markdown() + "\n")
+    if options.plot:
+        draw(runs, options.plot)
+    if options.table or options.plot:
         return
-    torch.set_num_threads(1)
     done = {(r["case"], r["method"], r["share"], r["seed"]) for r in runs}
     start, stride = map(int, options.part.split("/"))
-    for key in itertools.islice(plan(options.shares, options.seeds), start, None, stride):
+    keys = plan(options.cases, options.shares, options.seeds)
+    for key in itertools.islice(keys, start, None, stride):
         if key not in done:
             case, method, share, seed = key
             chosen = METHODS.get(method, METHODS[_REFERENCE])

@@ -137,7 +137,7 @@ class Binner:
                 self.thresholds.append(_boundaries(column[rows], self.max_bins))
         return self
 
-    @property
+    @cached_property
     def sizes(self) -> NDArray[np.int64]:
         """Number of bins of each feature, the missing one included."""
         return np.array(
@@ -150,14 +150,17 @@ class Binner:
         sizes = self.sizes
         dtype = np.uint8 if sizes.max(initial=1) <= 256 else np.uint16
         values = np.empty((x.shape[1], len(x)), dtype)
+        missing = np.isnan(x)
+        holes = np.asarray(missing.any(axis=0))
         for j, column in enumerate(x.T):
             if self.categorical[j]:
                 known = (column >= 0) & (column < self.categories[j])
                 values[j] = np.where(known, column + 1, MISSING)
-            else:
-                missing = np.isnan(column)
-                values[j] = _count_below(np.where(missing, 0, column), self.thresholds[j]) + 1
-                values[j][missing] = MISSING
+                continue
+            numbers = np.where(missing[:, j], 0, column) if holes[j] else column
+            values[j] = _count_below(numbers, self.thresholds[j]) + 1
+            if holes[j]:
+                values[j][missing[:, j]] = MISSING
         return Codes(values, sizes, self.categorical, self.missing)
 
 

@@ -10,7 +10,7 @@ boosts F_t,own on each task alone. Rows are sorted by task, so that nothing loop
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -140,14 +140,14 @@ class Ensemble:
         shared, gated, own = self.rest
         raw = self.table.predict(codes, task)
         if shared:
-            raw += total(shared, self._with_tasks(codes, task), 0)
+            raw += total(shared, self._with_tasks(codes, task).values, 0)
         if gated:
             gate = self.gate[task]
-            raw += gate * total(gated, codes, 0) + (1 - gate) * total(gated, codes, 1)
+            raw += gate * total(gated, codes.values, 0)
+            raw += (1 - gate) * total(gated, codes.values, 1)
         if own:
             known = _known(task)
-            rows = codes if isinstance(known, slice) else replace(codes, values=codes.values[:, known])
-            raw[:, known] += total(own, rows, task[known])
+            raw[:, known] += total(own, codes.values[:, known], task[known])
         return raw
 
     def _with_tasks(self, codes: Codes, task: Ints) -> Codes:

@@ -71,7 +71,7 @@ class Fitting:
         self.raw = np.repeat(problem.start[:, None], len(self.codes), axis=1)
         self.difference = np.zeros_like(self.raw)
         self._unit = np.ones((1, len(self.task)))
-        self._stumps: dict[int, LeastSquaresStumps] = {}
+        self._stumps: dict[bool, LeastSquaresStumps] = {}
 
     def run(self) -> Ensemble:
         """Runs the blocks one after the other."""

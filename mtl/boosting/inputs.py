@@ -29,11 +29,17 @@ def refuse_sparse(x: Any, name: str) -> None:
 
 def as_table(x: Any, name: str) -> Any:
     """A DataFrame as it is, anything else as a 2-D array of numbers or objects."""
-    if is_frame(x):
+    if is_frame(x) or _is_plain(x):
         return x
     kind = np.asarray(x).dtype.kind if not hasattr(x, "dtype") else x.dtype.kind
     dtype = None if kind in "OUS" else [np.float64, np.float32]
     return check_array(x, dtype=dtype, ensure_all_finite="allow-nan", estimator=name)
+
+
+def _is_plain(x: Any) -> bool:
+    """Whether `check_array`, which takes longer than a small prediction, would change nothing."""
+    floats = type(x) is np.ndarray and x.dtype == np.float64 and x.ndim == 2 and x.size > 0
+    return floats and not np.isinf(x).any()
 
 
 def split_task_column(x: Any, column: str | int | None) -> tuple[Any, Any]:
@@ -70,7 +76,9 @@ def task_labels(task: Any, n: int) -> NDArray:
     Raises:
         ValueError: Another length.
     """
-    labels = column_or_1d(np.asarray(task))
+    labels = np.asarray(task)
+    if labels.ndim != 1:
+        labels = column_or_1d(labels)
     if len(labels) != n:
         raise ValueError(f"task has {len(labels)} labels for {n} rows of X; pass one a row.")
     if labels.dtype.kind not in "Of":

@@ -82,8 +82,8 @@ class LeastSquaresStumps:
         mean = np.add.reduceat(grad, self._first, axis=2) / self._rows
         centred = grad - mean.repeat(self._rows, axis=2)
         left = np.empty((families, outputs, cells))
-        for out, channel in zip(left.reshape(-1, cells), centred.reshape(-1, n), strict=True):
-            (self._ones @ channel).cumsum(out=out)
+        for sums, row in zip(left.reshape(-1, cells), centred.reshape(-1, n), strict=True):
+            (self._ones @ row).cumsum(out=sums)
         cell, gain = self._best(left[:, 0] ** 2 if outputs == 1 else (left**2).sum(1))
         channel = np.arange(families * outputs).reshape(families, outputs, 1)
         moved = left.take(cell[:, None] + cells * channel)

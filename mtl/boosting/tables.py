@@ -83,6 +83,9 @@ class StumpTable:
         return result
 
 
-def total(block: list[Trees], codes: Codes, tree: Ints | int) -> Floats | float:
+def total(block: list[Trees], codes: NDArray, tree: Ints | int) -> Floats:
     """Sum [K, n] of the trees of a block, one tree for all rows or one for each row [n]."""
-    return sum((trees.predict(codes.values, tree) for trees in block), start=0.0)
+    result = block[0].predict(codes, tree)
+    for trees in block[1:]:
+        result += trees.predict(codes, tree)
+    return result
