@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from mtl.distributed import Held, all_reduce, all_reduce_list
-from mtl.linalg import gramian, inner_products
+from mtl.distributed import all_reduce, all_reduce_list
+from mtl.linalg import inner_products
 from mtl.rows import Gradients, Rows, check_rows, weigh_heads
 
 if TYPE_CHECKING:
@@ -31,8 +31,6 @@ class StreamedRows:
         retain_graph: Keep the graph behind the last pass.
     """
 
-    held: Held | None = None
-
     def __init__(self, step: Step, basis: Tensor, *, limit: int, retain_graph: bool) -> None:
         self.step = step
         self.heads: list[Gradients] = []
@@ -48,25 +46,22 @@ class StreamedRows:
             NonFiniteError: A row is not finite.
         """
         count = len(self._basis)
-        columns = torch.zeros(count, count)
-        block = None
+        block = upper = torch.empty(0)
         for start in range(0, count, self._limit):
-            stop = min(start + self._limit, count)
             for j in range(start, count):
                 rows = Rows(self.step, "parameters", self._basis[j : j + 1], retain_graph=True)
                 if start == 0:
                     self.heads += rows.heads
                 row = rows.jacobian
-                if block is None:
+                if j == 0:
                     block = row.new_empty(self._limit, row.shape[1])
-                    columns = columns.to(gramian(row))
-                if j < stop:
+                    upper = inner_products(row, row).new_zeros(count, count)
+                if j < start + self._limit:
                     block[j - start] = row[0]
-                    columns[start : j + 1, j : j + 1] = inner_products(block[: j - start + 1], row)
-                else:
-                    columns[start:stop, j : j + 1] = inner_products(block[: stop - start], row)
-        upper = all_reduce(columns) if rows.held is not None else columns
-        result = (upper + upper.triu(1).T) / self.step.scale**2
+                before = block[: j - start + 1]  # of those after the block, all of it
+                upper[start : start + len(before), j] = inner_products(before, row)[:, 0]
+        result = all_reduce(upper)
+        result = (result + result.triu(1).T) / self.step.scale**2
         check_rows(result, self.step.present)
         return result
 

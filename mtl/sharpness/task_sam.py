@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -219,18 +218,11 @@ class TaskSAM(Sharpness):
     def _between(self, step: Step, balancer: Balancer) -> Combined:
         """The balancer's own gradients, and the flat part that was kept."""
         combined = balancer.gradients(step)
-        if self._kept is None:
-            return combined
-        kept = self._kept.to(step.values.device)
-        loss = dict(unite(combined.gradients, step.shared))
-        size = length(list(loss.items()), kept)
-        added = [
-            (p, torch.addcmul(loss[p], k, size.to(k)) if p in loss else k * size.to(k))
-            for p, k in cut(kept, step.shared)
-        ]
-        known = {id(p) for p in step.shared}
-        rest = [pair for pair in combined.gradients if id(pair[0]) not in known]
-        return replace(combined, gradients=added + rest)
+        if self._kept is not None:
+            kept = self._kept.to(step.values.device)
+            size = length(unite(combined.gradients, step.shared), kept)
+            combined.gradients.extend(cut(kept * size, step.shared))
+        return combined
 
     def _keep(self, loss: Tensor, flat: Tensor) -> None:
         """Notes the part of `flat` that is orthogonal to `loss`, relative to its length."""
