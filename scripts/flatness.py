@@ -270,17 +270,29 @@ def score(model: MultiTaskModel, loader: Any) -> list[float]:
 
 
 def show(options: argparse.Namespace, variants: Sequence[Variant]) -> None:
-    """One table a noise level: mean and standard deviation over the seeds."""
-    runs = read(options.out)
+    """One table a noise level: mean and standard deviation over the seeds.
+
+    Differences to the first row are those of runs with the same seed, with their standard errors.
+    """
+    runs = {tuple(run["run"]): run for run in read(options.out)}
     for noise in options.noise:
         title = f"{noise:.0%} wrong training labels of the right digit, {options.part} data"
         rows = []
         for variant in variants:
-            names = [list(identity(options, seed, noise, variant)) for seed in options.seeds]
-            own = [run for run in runs if run["run"] in names]
-            if own:
-                rows.append([variant.name, *columns(own), str(variant.epochs), *_cost(own)])
-        heads = ["balancer", "best", f"last {LAST}", f"left, last {LAST}", f"right, last {LAST}"]
+            keys = [
+                [identity(options, s, noise, v) for v in (variant, variants[0])]
+                for s in options.seeds
+            ]
+            pairs = [(runs[own], runs.get(first)) for own, first in keys if own in runs]
+            if pairs:
+                own = [run for run, _ in pairs]
+                gained = gains([(run, first) for run, first in pairs if first is not None])
+                rows.append(
+                    [variant.name, *columns(own), *gained, str(variant.epochs), *_cost(own)]
+                )
+        last = f"last {LAST}"
+        heads = ["balancer", "best", last, f"left, {last}", f"right, {last}"]
+        heads += [f"to {variants[0].name}: best", f"to {variants[0].name}: {last}"]
         table = Table(
             f"{options.study} {noise:.0%}", title, [*heads, "epochs", "CPU s", "seeds"], rows
         )
@@ -292,11 +304,27 @@ def show(options: argparse.Namespace, variants: Sequence[Variant]) -> None:
 
 def columns(runs: Sequence[dict[str, Any]]) -> Iterator[str]:
     """Best epoch's mean accuracy, that of the last ones, and the last ones by task."""
-    means = [[statistics.mean(pair) for pair in run["accuracies"]] for run in runs]
-    yield spread([max(values) for values in means])
-    yield spread([statistics.mean(values[-LAST:]) for values in means])
+    for values in zip(*map(scores, runs), strict=True):
+        yield spread(values)
     for task in (0, 1):
         yield spread([statistics.mean(p[task] for p in run["accuracies"][-LAST:]) for run in runs])
+
+
+def gains(pairs: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> Iterator[str]:
+    """Mean difference of both scores, and its standard error; nothing to say of a run by itself."""
+    for which in (0, 1):
+        found = [scores(run)[which] - scores(first)[which] for run, first in pairs]
+        if len(found) < 2 or not any(found):
+            yield ""
+            continue
+        error = statistics.stdev(found) / len(found) ** 0.5
+        yield f"{statistics.mean(found):+.2f} ± {error:.2f}"
+
+
+def scores(run: dict[str, Any]) -> tuple[float, float]:
+    """Mean accuracy of both tasks: at the best epoch, and over the last ones."""
+    means = [statistics.mean(pair) for pair in run["accuracies"]]
+    return max(means), statistics.mean(means[-LAST:])
 
 
 def spread(values: Sequence[float]) -> str:
