@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +23,7 @@ from mtl.parts import (
     Transform,
 )
 from mtl.scalarization import EqualWeighting
-from mtl.step import Level, Step
+from mtl.step import Engine, Level, Step
 
 P = TypeVar("P", bound=Part)
 
@@ -78,6 +78,11 @@ class Balancer(nn.Module):
         max_rows: Rows of gradients by the shared parameters that are kept at a time; with more
             objectives the others are differentiated again where they are needed, see
             `mtl.streaming`. Only for combiners that look at the Gramian alone. Default: all.
+        engine: For combiners that look at the Gramian alone: `auto` keeps the tasks' gradients by
+            large linear layers, and those at the representation behind linear heads, as factors
+            where products of factors take fewer multiplications; `gramian` wherever that is exact
+            (with several processes at the representation only); `rows` nowhere. The result is the
+            same up to rounding.
 
     With a single task there is nothing to combine: every combiner gives the plain gradient.
 
@@ -99,12 +104,14 @@ class Balancer(nn.Module):
         on_nonfinite: Literal["skip", "raise"] = "skip",
         max_nonfinite: int = 20,
         max_rows: int | None = None,
+        engine: Engine = "auto",
     ) -> None:
         super().__init__()
         combine = EqualWeighting() if combine is None else adapt(combine)
         _check_choice("level", level, ("parameters", "representation"))
         _check_choice("head_grad", head_grad, (None, "own", "weighted"))
         _check_choice("on_nonfinite", on_nonfinite, ("skip", "raise"))
+        _check_choice("engine", engine, get_args(Engine))
         if max_nonfinite < 0:
             raise ConfigError(f"`max_nonfinite` should be 0 or more. Got {max_nonfinite}.")
         if isinstance(combine, Scalarizer) and head_grad == "own":
@@ -126,6 +133,7 @@ class Balancer(nn.Module):
         _check_max_rows(max_rows, combine, level)
         self.level: Level = level
         self.max_rows = max_rows
+        self.engine: Engine = engine
         self.head_grad = head_grad or combine.head_grad
         self.on_nonfinite = on_nonfinite
         self.max_nonfinite = max_nonfinite
@@ -233,7 +241,7 @@ class Balancer(nn.Module):
             extra={name: part(step) for name, part in self.regularizers.items()},
             level=self.level,
             head_grad=self.head_grad,
-            whole=Needs.JACOBIAN in self.needs,
+            engine="rows" if Needs.JACOBIAN in self.needs else self.engine,
             max_rows=self.max_rows,
         )
 

@@ -18,12 +18,13 @@ from torch import Tensor
 
 from mtl.distributed import Held, all_reduce_list, world_size
 from mtl.errors import NonFiniteError, UnsupportedError
+from mtl.heads import LinearHeadRows
 from mtl.rows import Gradients, Rows
 from mtl.streaming import StreamedRows
 
 if TYPE_CHECKING:
     from mtl.sharpness.rows import GivenRows
-    from mtl.step import Level, Step
+    from mtl.step import Engine, Level, Step
     from mtl.transforms import Transform
 
 
@@ -48,8 +49,8 @@ class Objectives:
         level: Where gradients are compared.
         head_grad: `own`: each head follows its own objective; `weighted`: with the weight that
             the objective has in the shared gradient.
-        whole: Whether `jacobian` will be asked for; if not, rows of linear layers may stay
-            factors.
+        engine: Whether rows of linear layers may stay factors, see `Step.products`; `rows` where
+            `jacobian` will be asked for.
         max_rows: Rows of gradients by the shared parameters that may be kept at a time.
 
     Attributes:
@@ -69,12 +70,12 @@ class Objectives:
         extra: Mapping[str, Tensor] | None = None,
         level: Level = "parameters",
         head_grad: str = "own",
-        whole: bool = True,
+        engine: Engine = "rows",
         max_rows: int | None = None,
     ) -> None:
         self._step = step
         self._max_rows = max_rows
-        self._whole = whole
+        self._engine: Engine = engine
         self._level: Level = level
         self._transforms = list(transforms)
         self._learned = list(learned)
@@ -251,23 +252,24 @@ class Objectives:
         return self._derivative.to(rows) @ rows
 
     @cached_property
-    def _rows(self) -> Rows | GivenRows | StreamedRows:
+    def _rows(self) -> Rows | LinearHeadRows | GivenRows | StreamedRows:
         if self._given is not None:
             return self._given
-        retain, whole = bool(self._extra), self._whole
+        retain, engine = bool(self._extra), self._engine
         basis = self._derivative if self._by_objective else None
         count = len(self._losses if basis is None else basis)
         if self._max_rows is not None and count > self._max_rows:
             basis = torch.eye(count).to(self._losses) if basis is None else basis
             return StreamedRows(self._step, basis, limit=self._max_rows, retain_graph=retain)
         if basis is not None:
-            return Rows(self._step, self._level, basis, whole=whole, retain_graph=retain)
-        return self._step.rows(self._level, whole=whole, retain_graph=retain)
+            return Rows(self._step, self._level, basis, engine=engine, retain_graph=retain)
+        return self._step.products(self._level, engine=engine, retain_graph=retain)
 
     @property
     def _kept(self) -> Rows | GivenRows:
         rows = self._rows
-        assert not isinstance(rows, StreamedRows)  # aggregators do not stream
+        # Aggregators do not stream, and their engine is `rows`.
+        assert not isinstance(rows, StreamedRows | LinearHeadRows)
         return rows
 
     @cached_property

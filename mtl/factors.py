@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from mtl.linalg import inner_products
+from mtl.linalg import finest, inner_products
 
 _LEAST = 2**15  # weights; of smaller layers the rows cost less than finding out
 
@@ -35,8 +35,8 @@ def record_linear_calls(module: nn.Module, calls: list[LinearCall]) -> Iterator[
     """Notes the evaluations of the linear layers of a module.
 
     Args:
-        module: Its larger layers of the very type `nn.Linear` are noted; a subclass may do other
-            things.
+        module: Its larger layers of the very type `nn.Linear` are noted; a subclass, or a layer
+            with hooks, may do other things.
         calls: Where the evaluations are added.
     """
 
@@ -45,7 +45,7 @@ def record_linear_calls(module: nn.Module, calls: list[LinearCall]) -> Iterator[
         if output.requires_grad:
             calls.append(LinearCall(layer, inputs[0].detach(), output))
 
-    layers = [m for m in module.modules() if type(m) is nn.Linear and m.weight.numel() >= _LEAST]
+    layers = [m for m in module.modules() if type(m) is nn.Linear and _is_plain(m)]
     handles = [layer.register_forward_hook(note) for layer in layers]
     try:
         yield
@@ -55,9 +55,14 @@ def record_linear_calls(module: nn.Module, calls: list[LinearCall]) -> Iterator[
 
 
 def worthwhile(
-    calls: Sequence[LinearCall], losses: Iterable[Tensor], shared: Iterable[Tensor], rows: int
+    calls: Sequence[LinearCall],
+    losses: Iterable[Tensor],
+    shared: Iterable[Tensor],
+    rows: int,
+    *,
+    always: bool = False,
 ) -> list[LinearCall]:
-    """The evaluations whose rows are cheaper as factors.
+    """The evaluations whose rows can be factors, and are cheaper so.
 
     A layer qualifies if it was evaluated once, its parameters are shared ones that nothing else
     below the losses uses, and the products of factors take fewer multiplications than the rows.
@@ -67,6 +72,7 @@ def worthwhile(
         losses: The losses; the graph below them is searched for other uses.
         shared: The shared parameters.
         rows: Number of rows.
+        always: Whatever they cost.
     """
     trainable = {id(p) for p in shared}
     uses = _uses(losses)
@@ -76,7 +82,7 @@ def worthwhile(
         for call in calls
         if evaluations[id(call.layer)] == 1
         and all(id(p) in trainable and uses[id(p)] == 1 for p in call.layer.parameters())
-        and _pays(call, rows)
+        and (always or _pays(call, rows))
     ]
 
 
@@ -105,6 +111,11 @@ def _uses(losses: Iterable[Tensor]) -> Counter[int]:
     return uses
 
 
+def _is_plain(layer: nn.Linear) -> bool:
+    hooked = layer._forward_hooks or layer._forward_pre_hooks
+    return layer.weight.numel() >= _LEAST and not hooked
+
+
 class Factor:
     """Rows of one linear layer as factors.
 
@@ -129,14 +140,20 @@ class Factor:
         else:
             self._gradients[row] = gradient.reshape(self._gradients.shape[1:])
 
-    def gramian(self) -> Tensor:
-        """Inner products of the rows, `[r, r]`, float64."""
+    def gramian(self, *, precise: bool = False) -> Tensor:
+        """Inner products of the rows, `[r, r]`, float64.
+
+        Args:
+            precise: Take all products in float64; see `mtl.linalg.inner_products`.
+        """
         inputs, gradients = self._in_one_dtype()
-        products = torch.matmul(inputs @ inputs.T, gradients)
-        result = inner_products(gradients.flatten(1), products.flatten(1))
+        if precise:
+            inputs, gradients = (t.to(finest(t)) for t in (inputs, gradients))
+        kernel = inputs @ inputs.T
         if self._layer.bias is not None:
-            sums = gradients.new_ones(gradients.shape[1]) @ gradients
-            result = result + inner_products(sums, sums)
+            kernel = kernel + 1
+        products = torch.matmul(kernel, gradients)
+        result = inner_products(gradients.flatten(1), products.flatten(1))
         return (result + result.T) / 2
 
     def combine(self, weights: Tensor) -> list[tuple[Tensor, Tensor]]:

@@ -6,7 +6,8 @@ of the representation).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -18,10 +19,12 @@ from mtl.errors import NonFiniteError, UnsupportedError
 from mtl.linalg import gramian
 
 if TYPE_CHECKING:
-    from mtl.step import Level, Step
+    from mtl.step import Engine, Level, Step
 
 Gradients = list[tuple[Tensor, Tensor]]
 """Parameters with what is to be added to their `.grad`."""
+
+_LEAST = 1e-28  # squared norm of float32 rows; of shorter ones some squares underflow
 
 
 class Rows:
@@ -33,7 +36,8 @@ class Rows:
             the tensors at which the heads attach (one more pass takes their combination on to the
             parameters).
         basis: `[r, a]`, row j is the sum of losses that pass j differentiates. Default: each loss.
-        whole: `False`: rows of linear layers may stay factors.
+        engine: Whether rows of linear layers may stay factors: `rows`, no; `auto`, where that is
+            cheaper; `gramian`, wherever it is exact.
         retain_graph: Keep the graph behind the last pass.
 
     Attributes:
@@ -54,15 +58,16 @@ class Rows:
         level: Level,
         basis: Tensor | None = None,
         *,
-        whole: bool = True,
+        engine: Engine = "rows",
         retain_graph: bool = False,
     ) -> None:
         self.step = step
         self.level = level
+        self._retain_graph = retain_graph
         self.heads: list[Gradients] = []
         tasks = range(len(step.present))
         members = [[i] for i in tasks] if basis is None else _nonzero(basis)
-        self._factors = [] if whole or level != "parameters" else step.factors(len(members))
+        self._factors = step.factors(len(members), engine) if level == "parameters" else []
         inside = {id(p) for factor in self._factors for p in factor.parameters}
         self._columns = _columns(step, level, inside)
         keep = retain_graph or level == "representation"
@@ -120,13 +125,15 @@ class Rows:
         Raises:
             NonFiniteError: A row is not finite.
         """
-        result = gramian(self.jacobian)
+        products = finite_products(self._products, self.step.present)
+        return products / self.step.scale**2
+
+    def _products(self, precise: bool) -> Tensor:
+        result = gramian(self.jacobian, precise=precise)
         for factor in self._factors:
-            result = result + factor.gramian()
+            result = result + factor.gramian(precise=precise)
         if self.level == "representation" or self.held is not None:
             result = all_reduce(result)
-        result = result / self.step.scale**2
-        check_rows(result, self.step.present)
         return result
 
     def unscaled(self, factors: Tensor | None = None) -> Tensor:
@@ -199,13 +206,9 @@ class Rows:
                 if u
             ]
         outputs, cotangents = self._at_representation(direction, weights)
-        scalars, ones = self.step.with_gradient(extra)
-        inputs = self.step.parameters if extra else self.step.shared
-        gradients = torch.autograd.grad(
-            [*outputs, *scalars], inputs, [*cotangents, *ones], retain_graph=True, allow_unused=True
+        return from_representation(
+            self.step, outputs, cotangents, extra, retain_graph=self._retain_graph
         )
-        reduced = all_reduce_list(list(gradients), inputs)
-        return [(p, g) for p, g in zip(inputs, reduced, strict=True) if g is not None]
 
     def _at_representation(
         self, direction: Tensor, weights: Tensor | None
@@ -246,17 +249,55 @@ def weigh_heads(heads: Sequence[Gradients], weights: Tensor | None) -> Gradients
     return list(total.items())
 
 
-def check_rows(products: Tensor, names: Sequence[str]) -> None:
-    """Raises `NonFiniteError` where a row is not finite.
+def from_representation(
+    step: Step,
+    outputs: Sequence[Tensor],
+    cotangents: Sequence[Tensor],
+    extra: Sequence[Tensor],
+    *,
+    retain_graph: bool,
+) -> Gradients:
+    """Gradients of the shared parameters from those at the representation, by one backward pass.
 
     Args:
-        products: Gramian of the rows.
-        names: Tasks; those at fault are named if each has a row.
+        step: Whose parameters.
+        outputs: Tensors of the representation.
+        cotangents: The gradient by each, times the scale.
+        extra: Scalars whose gradient, by all parameters, comes with the pass.
+        retain_graph: Keep the graph for another pass.
     """
-    bad = (~products.diagonal().isfinite()).tolist()
+    scalars, ones = step.with_gradient(extra)
+    inputs = step.parameters if extra else step.shared
+    gradients = torch.autograd.grad(
+        [*outputs, *scalars],
+        inputs,
+        [*cotangents, *ones],
+        retain_graph=retain_graph,
+        allow_unused=True,
+    )
+    reduced = all_reduce_list(list(gradients), inputs)
+    return [(p, g) for p, g in zip(inputs, reduced, strict=True) if g is not None]
+
+
+def finite_products(products: Callable[[bool], Tensor], names: Sequence[str]) -> Tensor:
+    """The Gramian of rows, again in float64 where float32 cannot hold their squares.
+
+    Args:
+        products: Whether to take products in float64 -> Gramian.
+        names: Tasks; those at fault are named if each has a row.
+
+    Raises:
+        NonFiniteError: A row is not finite.
+    """
+    result = products(False)
+    if all(_LEAST <= square < math.inf for square in result.diagonal().tolist()):
+        return result
+    result = products(True)
+    bad = (~result.diagonal().isfinite()).tolist()
     if any(bad):
         culprits = [name for name, b in zip(names, bad, strict=False) if b]
         raise NonFiniteError(*(culprits if len(bad) == len(names) else names))
+    return result
 
 
 def _columns(step: Step, level: Level, inside: set[int]) -> list[list[Tensor]]:

@@ -19,6 +19,7 @@ from torch import Tensor
 from mtl.distributed import all_reduce, all_reduce_list, world_size
 from mtl.errors import NonFiniteError, TaskError, UnsupportedError
 from mtl.factors import Factor, LinearCall, record_linear_calls, worthwhile
+from mtl.heads import LinearHeadRows, head_weight, pays
 from mtl.linalg.product import Product
 from mtl.model import MultiTaskModel, Outputs
 from mtl.parts import Needs
@@ -29,6 +30,7 @@ from mtl.sharding import is_sharded
 from mtl.task import Task, evaluate_all
 
 Level = Literal["parameters", "representation"]
+Engine = Literal["auto", "rows", "gramian"]
 
 
 class _Summary(NamedTuple):
@@ -51,6 +53,8 @@ class Step:
         shared: Parameters that receive gradient from more than one task.
         specific: Task name -> parameters of that task alone.
         representation: Task name -> tensors in the graph at which the task's head attaches.
+        predictions: Task name -> output of the head, if the loss depends on the rest of the model
+            through it alone.
         counts: Task name -> number of labelled elements behind each loss; with N processes their
             losses are averaged by it. Default: alike in all processes.
         recompute: Gives the Step of the same batch at the present parameters, with the same
@@ -81,6 +85,7 @@ class Step:
         shared: Sequence[Tensor],
         specific: Mapping[str, Sequence[Tensor]] | None = None,
         representation: Mapping[str, Sequence[Tensor]] | None = None,
+        predictions: Mapping[str, Tensor] | None = None,
         counts: Mapping[str, Tensor] | None = None,
         recompute: Callable[[], Step] | None = None,
         tied: Sequence[Tensor] = (),
@@ -95,6 +100,7 @@ class Step:
         self.shared = list(shared)
         self.specific = {name: list((specific or {}).get(name, ())) for name in self.tasks}
         self.representation = representation
+        self.predictions = dict(predictions or {})
         self.scale = scale
         self.progress: float | None = None
         self.training = True
@@ -103,7 +109,7 @@ class Step:
         self.tied = list(tied)
         self.scalars: dict[str, Tensor] = {}
         self.observed = False
-        self._rows: dict[tuple[Level, bool], Rows] = {}
+        self._rows: dict[tuple[Level, Engine], Rows | LinearHeadRows] = {}
         self.memo: dict[Any, Any] = {}
         self._linear_calls = list(linear_calls)
         self.sharded = sharded
@@ -180,6 +186,7 @@ class Step:
                 shared=groups.shared,
                 specific=groups.specific,
                 representation=outputs.representation,
+                predictions=outputs.predictions,
                 counts={name: count for name, (_, count) in pairs.items()},
                 recompute=recompute,
                 tied=groups.tied,
@@ -321,20 +328,58 @@ class Step:
             for handle in handles:
                 handle.remove()
 
-    def rows(
-        self, level: Level = "parameters", *, whole: bool = True, retain_graph: bool = True
-    ) -> Rows:
+    def rows(self, level: Level = "parameters", *, retain_graph: bool = True) -> Rows:
         """Gradients of the losses one by one, computed once.
 
         Args:
             level: Columns are the shared parameters, or the elements of the representation.
-            whole: `False`: rows of linear layers may stay factors, out of `jacobian`.
             retain_graph: Keep the graph for another pass.
         """
-        key = (level, whole or not self._linear_calls)
+        key: tuple[Level, Engine] = (level, "rows")
+        found = self._rows.get(key)
+        if not isinstance(found, Rows):
+            found = self._rows[key] = Rows(self, level, retain_graph=retain_graph)
+        return found
+
+    def products(
+        self, level: Level = "parameters", *, engine: Engine = "auto", retain_graph: bool = True
+    ) -> Rows | LinearHeadRows:
+        """What gives the Gramian of the losses' gradients and combines them, computed once.
+
+        Args:
+            level: See `rows`.
+            engine: `rows`: as `rows`. `auto`: gradients of linear layers (at the representation:
+                those behind linear heads) stay factors where that is cheaper; `gramian`: wherever
+                it is exact.
+            retain_graph: Keep the graph for another pass.
+        """
+        if engine == "rows" or (level, "rows") in self._rows:
+            return self.rows(level, retain_graph=retain_graph)
+        key = (level, engine)
         if key not in self._rows:
-            self._rows[key] = Rows(self, level, whole=whole, retain_graph=retain_graph)
+            weights = self._head_weights(engine) if level == "representation" else None
+            self._rows[key] = (
+                Rows(self, level, engine=engine, retain_graph=retain_graph)
+                if weights is None
+                else LinearHeadRows(self, weights, retain_graph=retain_graph)
+            )
         return self._rows[key]
+
+    def _head_weights(self, engine: Engine) -> list[Tensor] | None:
+        """The weights of the present tasks' heads, if each is one linear layer on one tensor."""
+        attached = [(self.representation or {}).get(name, ()) for name in self.present]
+        tensors = {id(t): t for own in attached for t in own}
+        if len(tensors) != 1 or not all(attached) or self.sharded or self.tied:
+            return None
+        (inputs,) = tensors.values()
+        weights = []
+        for name in self.present:
+            prediction = self.predictions.get(name)
+            weight = None if prediction is None else head_weight(prediction, inputs)
+            if weight is None:
+                return None
+            weights.append(weight)
+        return weights if engine == "gramian" or pays(weights) else None
 
     def saliencies(
         self, log_eps: float | None = None, *, factored: bool = False
@@ -401,18 +446,20 @@ class Step:
         self._linear_calls.clear()
         self._pointwise.clear()
         self.representation = None
+        self.predictions = {}
         self.losses = {k: None if v is None else v.detach() for k, v in self.losses.items()}
 
-    def factors(self, rows: int) -> list[Factor]:
-        """Linear layers whose rows are cheaper as factors, for so many rows.
+    def factors(self, rows: int, engine: Engine = "auto") -> list[Factor]:
+        """Linear layers whose rows are kept as factors, for so many rows; see `products`.
 
         None with several processes: the Gramian of an average has products between processes,
         which factors of one process do not give.
         """
-        if not self._linear_calls or world_size() > 1:
+        if engine == "rows" or not self._linear_calls or world_size() > 1:
             return []
         losses = [loss for loss in self.losses.values() if loss is not None]
-        calls = worthwhile(self._linear_calls, losses, self.shared, rows)
+        always = engine == "gramian"
+        calls = worthwhile(self._linear_calls, losses, self.shared, rows, always=always)
         return [Factor(call, rows) for call in calls]
 
     def cotangents(self, weights: Tensor | None = None) -> list[Tensor]:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mtl.distributed import all_reduce, all_reduce_list
 from mtl.linalg import inner_products
-from mtl.rows import Gradients, Rows, check_rows, weigh_heads
+from mtl.rows import Gradients, Rows, finite_products, weigh_heads
 
 if TYPE_CHECKING:
     from mtl.step import Step
@@ -45,7 +45,12 @@ class StreamedRows:
         Raises:
             NonFiniteError: A row is not finite.
         """
+        products = finite_products(self._products, self.step.present)
+        return products / self.step.scale**2
+
+    def _products(self, precise: bool) -> Tensor:
         count = len(self._basis)
+        self.heads = []
         block = upper = torch.empty(0)
         for start in range(0, count, self._limit):
             for j in range(start, count):
@@ -59,11 +64,10 @@ class StreamedRows:
                 if j < start + self._limit:
                     block[j - start] = row[0]
                 before = block[: j - start + 1]  # of those after the block, all of it
-                upper[start : start + len(before), j] = inner_products(before, row)[:, 0]
+                products = inner_products(before, row, precise=precise)
+                upper[start : start + len(before), j] = products[:, 0]
         result = all_reduce(upper)
-        result = (result + result.triu(1).T) / self.step.scale**2
-        check_rows(result, self.step.present)
-        return result
+        return result + result.triu(1).T
 
     def combine(
         self, weights: Tensor, heads: Tensor | None, extra: Sequence[Tensor] = ()

@@ -45,7 +45,7 @@ class GradientCosines(lightning.Callback):
             return
         self._last = trainer.global_step
         try:
-            gramian = step.rows("representation").gramian
+            gramian = step.products("representation").gramian
         except UnsupportedError as error:
             rank_zero_warn(f"Gradient cosines are not recorded: {error}")
             self._own = True

@@ -4,7 +4,7 @@ from mtl.linalg.affinity import gram_cosines, gram_norm, nonzero
 from mtl.linalg.bargaining import fair_weights
 from mtl.linalg.dependent import least_norm_solution, principal_components
 from mtl.linalg.equilibrate import Equilibrated, equilibrate
-from mtl.linalg.gramian import cosines, gramian, inner_products
+from mtl.linalg.gramian import cosines, finest, gramian, inner_products
 from mtl.linalg.min_norm import min_norm_weights
 from mtl.linalg.product import Product, dense
 from mtl.linalg.quadratic import nonnegative_qp
@@ -17,6 +17,7 @@ __all__ = [
     "dense",
     "equilibrate",
     "fair_weights",
+    "finest",
     "gram_cosines",
     "gram_norm",
     "gramian",

@@ -11,7 +11,7 @@ from torch import Tensor
 from mtl.distributed import Held, all_reduce, all_reduce_list, world_size
 from mtl.errors import NonFiniteError
 from mtl.linalg import gramian
-from mtl.rows import Gradients, check_rows
+from mtl.rows import Gradients, finite_products
 from mtl.step import Step
 
 
@@ -163,9 +163,10 @@ class GivenRows:
 
     @cached_property
     def _products(self) -> Tensor:
-        products = gramian(self._rows) / self._step.scale**2
-        check_rows(products, self._step.present)
-        return products
+        products = finite_products(
+            lambda precise: gramian(self._rows, precise=precise), self._step.present
+        )
+        return products / self._step.scale**2
 
     @property
     def norms(self) -> Tensor:
