@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal, TypeVar, cast, get_args
 
 import torch
@@ -146,7 +147,7 @@ class Balancer(nn.Module):
     def needs(self) -> Needs:
         """What the parts together ask of a step."""
         needs = Needs.REPRESENTATION if self.level == "representation" else Needs.LOSSES
-        for part in self._parts():
+        for part in self._parts:
             needs |= part.needs
         return needs
 
@@ -181,7 +182,7 @@ class Balancer(nn.Module):
         One group for each learning rate that parts ask for; those that ask for none come first.
         """
         rates: dict[Tensor, float] = {}
-        for part in self._parts():
+        for part in self._parts:
             if part.learning_rate is not None:
                 rates |= dict.fromkeys(part.parameters(), part.learning_rate)
         groups: dict[float | None, dict[str, Any]] = {}
@@ -262,7 +263,7 @@ class Balancer(nn.Module):
         Args:
             epoch: Its number, from 0.
         """
-        for part in self._parts():
+        for part in self._parts:
             part.on_epoch_start(epoch)
 
     def after_step(self, step: Step) -> None:
@@ -271,7 +272,7 @@ class Balancer(nn.Module):
         Args:
             step: The step whose gradients it used, made with `needs=balancer.needs`.
         """
-        for part in self._parts():
+        for part in self._parts:
             if Needs.AFTER_STEP in part.needs:
                 part.after_step(step)
 
@@ -290,12 +291,12 @@ class Balancer(nn.Module):
         if len(step.present) < len(step.tasks):
             positions = [step.tasks.index(name) for name in step.present]
             index = torch.tensor(positions, device=step.values.device)
-        for part in self._parts():
+        for part in self._parts:
             part.present = index
         for transform in self._transforms:
             transform.present = index
             index = transform.outputs()
-        combiners = [part for part in self._parts() if isinstance(part, Combiner)]
+        combiners = [part for part in self._parts if isinstance(part, Combiner)]
         for module in (m for combiner in combiners for m in combiner.modules()):
             if isinstance(module, Part):  # it sees objectives, which may not be the tasks
                 module.present = index
@@ -311,6 +312,7 @@ class Balancer(nn.Module):
     def _transforms(self) -> list[Transform]:
         return cast("list[Transform]", list(self.transforms.values()))
 
+    @cached_property
     def _parts(self) -> list[Part]:
         return [module for module in self.modules() if isinstance(module, Part)]
 

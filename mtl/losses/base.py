@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor, nn
@@ -86,12 +86,22 @@ class ElementwiseLoss(Loss):
         The shape may lack the target's dimension 1, if the elements are vectors along it.
         """
 
+    @final
     def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
         """Average `elementwise` over the elements that are `valid`; see `Loss.forward`.
 
         Raises:
             TaskError: Prediction and target do not fit together.
         """
+        return self._evaluate(prediction, target)[0]
+
+    def each(
+        self, predictions: Sequence[Tensor], targets: Sequence[Tensor]
+    ) -> list[tuple[Tensor, Tensor]]:
+        """`forward` and `count` of several tasks, with what is valid found once."""
+        return list(map(self._evaluate, predictions, targets))
+
+    def _evaluate(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         if prediction.dtype in (torch.float16, torch.bfloat16):
             prediction = prediction.float()
         valid = self.valid(target)
@@ -102,8 +112,10 @@ class ElementwiseLoss(Loss):
                 f"{type(self).__name__}: expected elementwise and valid to have the same shape, "
                 f"got {list(values.shape)} and {list(valid.shape)}; correct one of the two methods"
             )
-        return torch.where(valid, values, 0.0).sum() / valid.sum().clamp_min(1)
+        count = valid.sum()
+        return torch.where(valid, values, 0.0).sum() / count.clamp_min(1), count
 
+    @final
     def count(self, target: Tensor) -> Tensor:
         """Count the elements that are `valid`; see `Loss.count`."""
         return self.valid(target).sum()
