@@ -18,6 +18,7 @@ from torch import Tensor
 
 from mtl.distributed import Held, all_reduce_list, world_size
 from mtl.errors import NonFiniteError, UnsupportedError
+from mtl.factored import FactoredRows
 from mtl.heads import LinearHeadRows
 from mtl.rows import Gradients, Rows
 from mtl.streaming import StreamedRows
@@ -252,7 +253,7 @@ class Objectives:
         return self._derivative.to(rows) @ rows
 
     @cached_property
-    def _rows(self) -> Rows | LinearHeadRows | GivenRows | StreamedRows:
+    def _rows(self) -> Rows | LinearHeadRows | FactoredRows | GivenRows | StreamedRows:
         if self._given is not None:
             return self._given
         retain, engine = bool(self._extra), self._engine
@@ -262,14 +263,15 @@ class Objectives:
             basis = torch.eye(count).to(self._losses) if basis is None else basis
             return StreamedRows(self._step, basis, limit=self._max_rows, retain_graph=retain)
         if basis is not None:
-            return Rows(self._step, self._level, basis, engine=engine, retain_graph=retain)
+            factors = self._step.factors(len(basis), engine)  # `_by_objective`: at the parameters
+            return Rows(self._step, self._level, basis, factors=factors, retain_graph=retain)
         return self._step.products(self._level, engine=engine, retain_graph=retain)
 
     @property
     def _kept(self) -> Rows | GivenRows:
         rows = self._rows
         # Aggregators do not stream, and their engine is `rows`.
-        assert not isinstance(rows, StreamedRows | LinearHeadRows)
+        assert not isinstance(rows, StreamedRows | LinearHeadRows | FactoredRows)
         return rows
 
     @cached_property

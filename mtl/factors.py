@@ -9,16 +9,18 @@ matrix is formed.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from mtl.linalg import finest, inner_products
+from mtl.linalg import finest, gramian, inner_products
 
+_ACCESS = 64  # multiplications in the time that one number takes to be written and read twice
 _LEAST = 2**15  # weights; of smaller layers the rows cost less than finding out
 
 
@@ -54,61 +56,68 @@ def record_linear_calls(module: nn.Module, calls: list[LinearCall]) -> Iterator[
             handle.remove()
 
 
-def worthwhile(
-    calls: Sequence[LinearCall],
-    losses: Iterable[Tensor],
-    shared: Iterable[Tensor],
-    rows: int,
-    *,
-    always: bool = False,
+def separable_calls(
+    calls: Sequence[LinearCall], losses: Iterable[Tensor], shared: Iterable[Tensor]
 ) -> list[LinearCall]:
-    """The evaluations whose rows can be factors, and are cheaper so.
+    """The evaluations whose rows follow from input and output alone.
 
-    A layer qualifies if it was evaluated once, its parameters are shared ones that nothing else
-    below the losses uses, and the products of factors take fewer multiplications than the rows.
+    A layer qualifies if it was evaluated once, and its parameters are shared ones that nothing
+    else below the losses uses.
 
     Args:
         calls: Evaluations in this step.
         losses: The losses; the graph below them is searched for other uses.
         shared: The shared parameters.
-        rows: Number of rows.
-        always: Whatever they cost.
     """
     trainable = {id(p) for p in shared}
-    uses = _uses(losses)
+    counts, _ = uses(losses)
     evaluations = Counter(id(call.layer) for call in calls)
     return [
         call
         for call in calls
         if evaluations[id(call.layer)] == 1
-        and all(id(p) in trainable and uses[id(p)] == 1 for p in call.layer.parameters())
-        and (always or _pays(call, rows))
+        and all(id(p) in trainable and counts[id(p)] == 1 for p in call.layer.parameters())
     ]
 
 
-def _pays(call: LinearCall, rows: int) -> bool:
+def pays(call: LinearCall, rows: int) -> bool:
+    """Whether so many rows are cheaper as factors: by multiplications, and by what is kept."""
     samples = call.output.numel() // call.layer.out_features
     wide, tall = call.layer.in_features, call.layer.out_features
-    as_rows = rows * samples * wide * tall + rows * (rows + 2) * wide * tall
+    formed = rows * samples * wide * tall + rows * (rows + 2) * wide * tall
     products = samples * samples * (wide + rows * tall) + rows * rows * samples * tall
-    return products + samples * wide * tall < as_rows
+    products += samples * wide * tall
+    kept, kept_formed = 2 * rows * samples * tall, rows * wide * tall
+    return products + _ACCESS * kept < formed + _ACCESS * kept_formed
 
 
-def _uses(losses: Iterable[Tensor]) -> Counter[int]:
-    """How many operations below the losses take each parameter."""
-    uses: Counter[int] = Counter()
-    stack = [loss.grad_fn for loss in losses]
-    seen = set(stack)
+def uses(tensors: Iterable[Tensor], until: object = None) -> tuple[Counter[int], set[str]]:
+    """What lies below some tensors in the graph.
+
+    Args:
+        tensors: Where to begin.
+        until: An operation at which to end.
+
+    Returns:
+        How many operations take each parameter (its `id`), and the names of the operations.
+    """
+    counts: Counter[int] = Counter()
+    names: set[str] = set()
+    stack = [tensor.grad_fn for tensor in tensors]
+    seen = {None, until, *stack}
     while stack:
         node = stack.pop()
-        for child, _ in () if node is None else node.next_functions:
+        if node is None or node is until:
+            continue
+        names.add(node.name())
+        for child, _ in node.next_functions:
             variable = getattr(child, "variable", None)
             if variable is not None:
-                uses[id(variable)] += 1
+                counts[id(variable)] += 1
             elif child not in seen:
                 seen.add(child)
                 stack.append(child)
-    return uses
+    return counts, names
 
 
 def _is_plain(layer: nn.Linear) -> bool:
@@ -116,8 +125,8 @@ def _is_plain(layer: nn.Linear) -> bool:
     return layer.weight.numel() >= _LEAST and not hooked
 
 
-class Factor:
-    """Rows of one linear layer as factors.
+class LayerRows(ABC):
+    """Rows of one linear layer, from its input and the gradients at its output.
 
     Args:
         call: The evaluation.
@@ -129,23 +138,59 @@ class Factor:
         self.parameters = list(call.layer.parameters())
         self._layer = call.layer
         self._input = call.input.reshape(-1, call.layer.in_features)
-        samples = len(self._input)
-        shape = (rows, samples, call.layer.out_features)
-        self._gradients = call.output.new_empty(shape)
+        self._shape = (rows, len(self._input), call.layer.out_features)
 
-    def record(self, row: int, gradient: Tensor | None) -> None:
-        """Keeps the gradient by the output, for one row."""
-        if gradient is None:
-            self._gradients[row].zero_()
-        else:
-            self._gradients[row] = gradient.reshape(self._gradients.shape[1:])
+    @abstractmethod
+    def record_all(self, gradients: Tensor | None) -> None:
+        """Takes the gradients by the output, `[r, *output.shape]`; `None`: zeros."""
 
+    @abstractmethod
     def gramian(self, *, precise: bool = False) -> Tensor:
         """Inner products of the rows, `[r, r]`, float64.
 
         Args:
             precise: Take all products in float64; see `mtl.linalg.inner_products`.
         """
+
+    @abstractmethod
+    def combine(self, weights: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Gradients of weight and bias for `weights @ rows`."""
+
+    def _flat(self, gradients: Tensor | None) -> Tensor:
+        if gradients is None:
+            return self.output.new_zeros(self._shape)
+        return gradients.reshape(self._shape)
+
+    def _pairs(self, weight: Tensor, bias: Callable[[], Tensor]) -> list[tuple[Tensor, Tensor]]:
+        layer = self._layer
+        pairs = [(layer.weight, weight.to(layer.weight.dtype))]
+        if layer.bias is not None:
+            pairs.append((layer.bias, bias().to(layer.bias.dtype)))
+        return pairs
+
+
+class Factor(LayerRows):
+    """Rows that are kept as factors."""
+
+    def __init__(self, call: LinearCall, rows: int) -> None:
+        super().__init__(call, rows)
+        self._gradients = call.output.new_empty(0)
+
+    def record(self, row: int, gradient: Tensor | None) -> None:
+        """Keeps the gradient by the output, for one row."""
+        if not len(self._gradients):
+            self._gradients = self.output.new_empty(self._shape)
+        if gradient is None:
+            self._gradients[row].zero_()
+        else:
+            self._gradients[row] = gradient.reshape(self._shape[1:])
+
+    def record_all(self, gradients: Tensor | None) -> None:
+        """Keeps them."""
+        self._gradients = self._flat(gradients)
+
+    def gramian(self, *, precise: bool = False) -> Tensor:
+        """See `LayerRows.gramian`."""
         inputs, gradients = self._in_one_dtype()
         if precise:
             inputs, gradients = (t.to(finest(t)) for t in (inputs, gradients))
@@ -157,14 +202,33 @@ class Factor:
         return (result + result.T) / 2
 
     def combine(self, weights: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Gradients of weight and bias for `weights @ rows`."""
+        """See `LayerRows.combine`."""
         inputs, gradients = self._in_one_dtype()
         mixed = torch.tensordot(weights.to(gradients), gradients, 1)
-        pairs = [(self._layer.weight, (mixed.T @ inputs).to(self._layer.weight.dtype))]
-        if self._layer.bias is not None:
-            pairs.append((self._layer.bias, mixed.sum(0).to(self._layer.bias.dtype)))
-        return pairs
+        return self._pairs(mixed.T @ inputs, lambda: mixed.sum(0))
 
     def _in_one_dtype(self) -> tuple[Tensor, Tensor]:
         least = torch.promote_types(self._gradients.dtype, torch.float32)
         return self._input.to(least), self._gradients.to(least)
+
+
+class Formed(LayerRows):
+    """Rows that are formed, for layers of which factors are dearer."""
+
+    def record_all(self, gradients: Tensor | None) -> None:
+        """Forms the rows."""
+        flat = self._flat(gradients)
+        least = torch.promote_types(flat.dtype, torch.float32)
+        flat = flat.to(least)
+        self._weight = flat.mT @ self._input.to(least)  # [r, out, in]
+        self._bias = flat.sum(1) if self._layer.bias is not None else flat.new_empty(len(flat), 0)
+
+    def gramian(self, *, precise: bool = False) -> Tensor:
+        """See `LayerRows.gramian`."""
+        parts = (self._weight.flatten(1), self._bias)
+        return torch.stack([gramian(part, precise=precise) for part in parts]).sum(0)
+
+    def combine(self, weights: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """See `LayerRows.combine`."""
+        on_rows = weights.to(self._weight)
+        return self._pairs(torch.tensordot(on_rows, self._weight, 1), lambda: on_rows @ self._bias)

@@ -120,6 +120,7 @@ class LinearHeadRows:
             dim=1,
         )
         self._weight = torch.cat([weight.to(dtype) for weight in weights])
+        self._sizes = [len(weight) for weight in weights]
         # [a, K], which outputs are whose
         self._members = torch.block_diag(*[w.new_ones(1, len(w), dtype=dtype) for w in weights])
 
@@ -140,21 +141,30 @@ class LinearHeadRows:
         result = members @ products @ members.T
         return all_reduce((result + result.T) / 2)
 
+    def by_sample(self) -> Tensor:
+        """The rows, formed, in the shape of the representation, `[a, *shape]`, times the scale."""
+        parts = self._errors.split(self._sizes, 1), self._weight.split(self._sizes)
+        pairs = zip(*parts, strict=True)
+        return torch.stack([_times(errors, weight) for errors, weight in pairs])
+
     def combine(
         self, weights: Tensor, heads: Tensor | None, extra: Sequence[Tensor] = ()
     ) -> Gradients:
         """Gradients of all parameters; see `Rows.combine`."""
         factors = weights.to(self._members) @ self._members
         mixed = self._errors * factors.view(-1, *[1] * (self._errors.dim() - 2))
-        if mixed.dim() == 2:
-            direction = mixed @ self._weight
-        else:
-            direction = torch.einsum("kc,bk...->bc...", self._weight, mixed)
-        there = self._representation
+        there, direction = self._representation, _times(mixed, self._weight)
         pairs = from_representation(
             self.step, [there], [direction.to(there)], extra, retain_graph=self._retain_graph
         )
         return pairs + weigh_heads(self.heads, heads)
+
+
+def _times(errors: Tensor, weight: Tensor) -> Tensor:
+    """Gradients at the input, `[n, C]` or `[B, C, ...]`, from those at the output."""
+    if errors.dim() == 2:
+        return errors @ weight
+    return torch.einsum("kc,bk...->bc...", weight, errors)
 
 
 def _inner(rows: Tensor, precise: bool) -> Tensor:
@@ -164,7 +174,7 @@ def _inner(rows: Tensor, precise: bool) -> Tensor:
     return rows @ rows.T
 
 
-def pays(weights: Sequence[Tensor]) -> bool:
+def factors_pay(weights: Sequence[Tensor]) -> bool:
     """Whether products of factors take fewer multiplications than rows, in batches of any size.
 
     Args:

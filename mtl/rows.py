@@ -19,7 +19,8 @@ from mtl.errors import NonFiniteError, UnsupportedError
 from mtl.linalg import gramian
 
 if TYPE_CHECKING:
-    from mtl.step import Engine, Level, Step
+    from mtl.factors import Factor
+    from mtl.step import Level, Step
 
 Gradients = list[tuple[Tensor, Tensor]]
 """Parameters with what is to be added to their `.grad`."""
@@ -36,8 +37,7 @@ class Rows:
             the tensors at which the heads attach (one more pass takes their combination on to the
             parameters).
         basis: `[r, a]`, row j is the sum of losses that pass j differentiates. Default: each loss.
-        engine: Whether rows of linear layers may stay factors: `rows`, no; `auto`, where that is
-            cheaper; `gramian`, wherever it is exact.
+        factors: Linear layers whose rows are kept as factors, not in `jacobian`.
         retain_graph: Keep the graph behind the last pass.
 
     Attributes:
@@ -58,7 +58,7 @@ class Rows:
         level: Level,
         basis: Tensor | None = None,
         *,
-        engine: Engine = "rows",
+        factors: Sequence[Factor] = (),
         retain_graph: bool = False,
     ) -> None:
         self.step = step
@@ -67,7 +67,7 @@ class Rows:
         self.heads: list[Gradients] = []
         tasks = range(len(step.present))
         members = [[i] for i in tasks] if basis is None else _nonzero(basis)
-        self._factors = step.factors(len(members), engine) if level == "parameters" else []
+        self._factors = factors
         inside = {id(p) for factor in self._factors for p in factor.parameters}
         self._columns = _columns(step, level, inside)
         keep = retain_graph or level == "representation"
@@ -148,6 +148,11 @@ class Rows:
         if factors is None:
             return self.jacobian.div_(self.step.scale)
         return self.jacobian.mul_((factors / self.step.scale).to(self.jacobian)[:, None])
+
+    def by_sample(self) -> Tensor:
+        """The rows in the shape of the representation, `[r, *shape]`, times the scale."""
+        (tensor,) = self._columns_of(0)
+        return self.jacobian.view(-1, *tensor.shape)
 
     def combine(
         self, weights: Tensor, heads: Tensor | None, extra: Sequence[Tensor] = ()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar, final
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -86,7 +86,6 @@ class ElementwiseLoss(Loss):
         The shape may lack the target's dimension 1, if the elements are vectors along it.
         """
 
-    @final
     def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
         """Average `elementwise` over the elements that are `valid`; see `Loss.forward`.
 
@@ -115,7 +114,6 @@ class ElementwiseLoss(Loss):
         count = valid.sum()
         return torch.where(valid, values, 0.0).sum() / count.clamp_min(1), count
 
-    @final
     def count(self, target: Tensor) -> Tensor:
         """Count the elements that are `valid`; see `Loss.count`."""
         return self.valid(target).sum()

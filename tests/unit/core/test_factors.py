@@ -7,8 +7,10 @@ from torch.nn import functional
 
 from mtl import Balancer, MultiTaskModel, Step, Task
 from mtl.aggregation import GradDrop, MGDAWeighting, PCGradWeighting
-from mtl.factors import worthwhile
+from mtl.factored import FactoredRows
+from mtl.factors import separable_calls
 from mtl.parts import Needs
+from mtl.rows import Rows
 from mtl.transforms import Log
 
 
@@ -71,7 +73,8 @@ def gradients(kind, combine, *, factors, num_tasks=5, scale=1.0, **options):
     needs = Needs.GRAMIAN if factors else Needs.LOSSES
     step = Step.evaluate(model, tasks, batch(kind, num_tasks), needs=needs)
     step.scale = scale
-    report = Balancer(combine, **options).backward(step)
+    engine = "gramian" if factors else "rows"
+    report = Balancer(combine, engine=engine, **options).backward(step)
     return model, step, report
 
 
@@ -82,7 +85,7 @@ def gradients(kind, combine, *, factors, num_tasks=5, scale=1.0, **options):
 def test_equal_to_whole_rows(kind, make_combine, options, scale):
     whole, _, expected = gradients(kind, make_combine(), factors=False, scale=scale, **options)
     model, step, report = gradients(kind, make_combine(), factors=True, scale=scale, **options)
-    assert step.factors(5), "no layer was kept as factors: nothing is tested"
+    assert step.factors(5, "gramian"), "no layer was kept as factors: nothing is tested"
     torch.testing.assert_close(report.gramian, expected.gramian)
     for p, q in zip(model.parameters(), whole.parameters(), strict=True):
         torch.testing.assert_close(p.grad, q.grad)
@@ -135,7 +138,124 @@ def test_subclasses_and_hooks_are_not_noted():
     step = Step.evaluate(model, tasks, batch("mlp", 2), needs=Needs.GRAMIAN)
     assert not step.factors(2)
     assert not any(m._forward_hooks for m in model.modules())
-    assert worthwhile([], [], [], 2) == []
+    assert separable_calls([], [], []) == []
+
+
+def test_a_layer_with_hooks_is_not_noted():
+    model, tasks = make("mlp", 2)
+    handle = model.backbone[2].register_forward_hook(lambda layer, inputs, output: 2 * output)
+    step = Step.evaluate(model, tasks, batch("mlp", 2), needs=Needs.GRAMIAN)
+    kept = {id(p) for factor in step.factors(2, "gramian") for p in factor.parameters}
+    assert kept == {id(p) for p in model.backbone[0].parameters()}
+    report = Balancer(MGDAWeighting(), engine="gramian").backward(step)
+    whole = Step.evaluate(model, tasks, batch("mlp", 2))
+    torch.testing.assert_close(report.gramian, whole.rows().gramian)
+    handle.remove()
+
+
+HEADS = {
+    "linear": lambda: nn.Linear(40, 1),
+    "deep": lambda: nn.Sequential(nn.Linear(40, 8), nn.Tanh(), nn.Linear(8, 1)),
+}
+
+
+def trunk(kind):
+    """Backbones for which the passes of all tasks can (not) run as one."""
+    torch.manual_seed(5)
+    return {
+        "mlp": lambda: nn.Sequential(nn.Linear(6, 40), nn.ReLU(), nn.Linear(40, 40), nn.GELU()),
+        "no activation": lambda: nn.Sequential(nn.Linear(6, 40), nn.Tanh(), nn.Linear(40, 40)),
+        "no bias": lambda: nn.Sequential(nn.Linear(6, 40, bias=False), nn.SiLU()),
+        "residual": Residual,
+        "dropout": lambda: nn.Sequential(nn.Linear(6, 40), nn.Dropout(0.2), nn.Linear(40, 40)),
+        "normalized": lambda: nn.Sequential(nn.Linear(6, 40), nn.LayerNorm(40)),
+        "unused": Unused,
+    }[kind]()
+
+
+class Residual(nn.Module):
+    """Layers in two branches that meet."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(6, 40), nn.Linear(40, 40)
+
+    def forward(self, inputs):
+        hidden = torch.relu(self.first(inputs))
+        return hidden + torch.tanh(self.second(hidden))
+
+
+class Unused(nn.Module):
+    """A layer that is evaluated, and on which nothing depends."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.aside = nn.Linear(6, 40), nn.Linear(6, 40)
+
+    def forward(self, inputs):
+        self.aside(inputs)
+        return torch.tanh(self.first(inputs))
+
+
+AT_ONCE = {
+    "mlp": True,
+    "no activation": True,
+    "no bias": True,
+    "residual": True,
+    "dropout": False,
+    "normalized": False,
+    "unused": False,
+}
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("kind", AT_ONCE)
+@pytest.mark.parametrize("engine", ["auto", "gramian"])
+def test_passes_at_once(kind, head, engine):
+    """All engines give the gradients of single passes; linear trunks take one for all tasks."""
+    tasks = [Task(f"t{i}", HEADS[head](), nn.MSELoss()) for i in range(5)]
+    model = MultiTaskModel(trunk(kind), tasks).double()
+    found = []
+    for chosen in (engine, "rows"):
+        model.zero_grad()
+        torch.manual_seed(6)
+        step = Step.evaluate(model, tasks, batch("mlp", 5), needs=Needs.GRAMIAN)
+        step.scale = 0.25
+        products = step.products(engine=chosen)
+        report = Balancer(PCGradWeighting(seed=1), engine=chosen).backward(step)
+        found.append((report.gramian, [p.grad for p in model.parameters()], products))
+    (gramian, grads, products), (whole, expected, _) = found
+    assert isinstance(products, FactoredRows if AT_ONCE[kind] else Rows)
+    torch.testing.assert_close(gramian, whole)
+    for ours, theirs in zip(grads, expected, strict=True):
+        assert (ours is None) == (theirs is None)
+        if ours is not None:
+            torch.testing.assert_close(ours, theirs)
+
+
+def test_a_loss_that_sees_the_trunk_past_the_representation():
+    """Then its gradient does not all come through the representation."""
+    model, tasks = make("mlp", 2)
+    step = Step.evaluate(model, tasks, batch("mlp", 2), needs=Needs.GRAMIAN)
+    hidden = model.backbone[0](batch("mlp", 2)[0])
+    direct = Step(
+        {"t0": step.losses["t0"], "t1": step.losses["t1"] + hidden.square().mean()},
+        shared=step.shared,
+        representation=step.representation,
+        linear_calls=step._linear_calls,
+    )
+    assert isinstance(direct.products(engine="gramian"), Rows)
+    torch.testing.assert_close(direct.products(engine="gramian").gramian, direct.rows().gramian)
+
+
+def test_partial_labels_at_once():
+    model, tasks = make("mlp", 3)
+    inputs, targets = batch("mlp", 3)
+    targets["t1"][:] = torch.nan
+    steps = [Step.evaluate(model, tasks, (inputs, targets), needs=Needs.GRAMIAN) for _ in range(2)]
+    products = steps[0].products(engine="gramian")
+    assert isinstance(products, FactoredRows)
+    torch.testing.assert_close(products.gramian, steps[1].rows().gramian)
 
 
 def test_small_layers_are_not_noted(monkeypatch):
