@@ -13,13 +13,13 @@ class RandomLossWeighting(Scalarizer, Stochastic):
     """Fresh random weights in every step, positive and of sum one.
 
     Args:
-        distribution: `normal`: `w = softmax(z)`, `z ~ N(0, 1)^m`. `dirichlet`: `w ~ Dir(1, ..., 1)`,
-            uniform on the simplex.
+        distribution: `normal`: `w = softmax(z)`, `z ~ N(0, 1)^m`. `dirichlet`:
+            `w ~ Dir(1, ..., 1)`, uniform on the simplex.
         seed: See `Stochastic`; all processes draw the same weights.
 
-    Normal weights are those of the paper's code, LibMTL, nash-mtl and TorchJD. LibMTL's first
-    release (1.1.5) has Dirichlet as an option as well, but takes the softmax of the draw, so that no
-    weight is more than e times another. Here the draw, which is on the simplex, is the weights.
+    Normal weights are those of LibMTL (by authors of the paper), nash-mtl and TorchJD. The first
+    version of LibMTL had Dirichlet as an option as well, but took the softmax of the draw, so that
+    no weight is more than e times another. Here the draw, which is on the simplex, is the weights.
 
     References:
         Lin, Ye, Zhang, Tsang. Reasonable Effectiveness of Random Weighting: A Litmus Test for

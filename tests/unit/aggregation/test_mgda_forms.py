@@ -114,7 +114,7 @@ def test_a_step_has_the_losses(form, wrap):
 
 @pytest.mark.parametrize("form", BY_LOSS)
 def test_a_wrapper_that_has_no_losses(form):
-    with pytest.raises(ConfigError, match="needs the losses.*Use normalize=none or l2"):
+    with pytest.raises(ConfigError, match=r"needs the losses.*Use normalize=none or l2"):
         quadratic(form, lambda weighting: EMA(weighting, 3))
 
 
@@ -125,7 +125,7 @@ def test_negative_losses():
 
 @pytest.mark.parametrize("options", [{"normalize": "norm"}, {"like": "torchjd"}])
 def test_options_that_others_have(options):
-    with pytest.raises(ConfigError, match="should be .* is "):
+    with pytest.raises(ConfigError, match=r"should be .* is "):
         MGDAWeighting(**options)
 
 

@@ -50,5 +50,5 @@ def test_normal_is_a_softmax():
 def test_the_option():
     config = compose_config("balancer=rlw", "balancer.combine.distribution=dirichlet")
     assert build(config.balancer).combine.distribution == "dirichlet"
-    with pytest.raises(ConfigError, match="should be normal or dirichlet. Got 'uniform'"):
+    with pytest.raises(ConfigError, match=r"should be normal or dirichlet\. Got 'uniform'"):
         RandomLossWeighting(distribution="uniform")
