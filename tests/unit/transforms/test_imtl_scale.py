@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from benchmarks.accuracy import references
-from mtl import Balancer, Step
+from mtl import Balancer, Step, Weighting
 from mtl.aggregation import IMTLGWeighting, PCGradWeighting, TrimmedMean
 from mtl.config import build
 from mtl.scalarization import EqualWeighting, IMTLLoss
@@ -15,6 +15,13 @@ from tests.unit.core.toy import Constant, grads, heads_of, jacobian_of, losses_o
 
 START = torch.tensor([0.7, -1.0, 0.2], dtype=torch.float64)
 CLOSE = {"rtol": 1e-8, "atol": 1e-10}
+
+
+class Opposed(Weighting):
+    """Weights 1, -1, 1."""
+
+    def forward(self, gramian):
+        return torch.tensor([1.0, -1.0, 1.0]).to(gramian)
 
 
 def transform(start=START):
@@ -87,9 +94,9 @@ def test_absent_tasks_keep_their_scale():
 
 
 def test_scales_become_the_inverse_of_the_losses():
-    """With a combiner whose weights differ by orders, which must not show."""
+    """With a combiner that gives a task a negative weight, as IMTL-G may."""
     part = IMTLScale(3).double()
-    balancer = Balancer(Constant(), transforms=[part])
+    balancer = Balancer(Opposed(), transforms=[part])
     optimizer = torch.optim.Adam(part.parameters(), lr=0.1)
     sizes = torch.tensor([0.01, 1.0, 50.0], dtype=torch.float64)
     for _ in range(400):
