@@ -141,6 +141,7 @@ VARIANTS = {name: preset(name) for name in PRESETS} | {
     ],
     "moving average of torchjd's pcgrad": [
         "balancer=cr_mogm",
+        "balancer/combine@balancer.combine.weighting=imtl_g",  # without arguments, as theirs
         "balancer.combine.weighting._target_=torchjd.aggregation.PCGradWeighting",
     ],
     "pcgrad of torchjd": ["balancer.combine._target_=torchjd.aggregation.PCGrad"],

@@ -25,7 +25,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--draws", type=int, default=20, help="seeds 0, 1, ... of each family")
+    default = ", ".join(f"{name} {method.draws}" for name, method in METHODS.items())
+    parser.add_argument(
+        "--draws", type=int, help=f"seeds 0, 1, ... of each family; default: {default}"
+    )
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
     parser.add_argument("--families", nargs="+", default=list(FAMILIES), choices=FAMILIES)
     parser.add_argument("--tasks", nargs="+", type=int, default=list(COUNTS))
@@ -49,7 +52,8 @@ def main() -> None:
     )
     print(
         f"torch {torch.__version__}, {platform.machine()}, {os.cpu_count()} cores; "
-        f"{options.draws} draws, T in {options.tasks}, {options.width} entries a gradient"
+        f"{_draws(options.draws, options.methods)}, T in {options.tasks}, "
+        f"{options.width} entries a gradient"
     )
     for dtype in dtypes:
         chosen = [result for result in results if result.dtype == dtype]
@@ -60,6 +64,14 @@ def main() -> None:
             writer = csv.DictWriter(file, list(results[0].row))
             writer.writeheader()
             writer.writerows(result.row for result in results)
+
+
+def _draws(chosen: int | None, methods: Sequence[str]) -> str:
+    """How many draws each of the methods has, in words."""
+    counts = {name: METHODS[name].draws if chosen is None else chosen for name in methods}
+    most = max(counts.values())
+    fewer = [f"{name} {count}" for name, count in counts.items() if count < most]
+    return f"{most} draws" + (f" ({', '.join(fewer)})" if fewer else "")
 
 
 def summary(results: Sequence[Result]) -> str:

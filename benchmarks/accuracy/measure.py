@@ -65,7 +65,7 @@ def measure(
     counts: Sequence[int],
     dtypes: Sequence[torch.dtype],
     *,
-    draws: int,
+    draws: int | None,
     width: int,
 ) -> Iterator[Result]:
     """Results in the order of the arguments.
@@ -75,18 +75,19 @@ def measure(
         families: Names in `families.FAMILIES`.
         counts: Numbers of tasks.
         dtypes: Of the Jacobian; the reference is that of the rounded entries.
-        draws: Seeds 0, 1, ... of each family.
+        draws: Seeds 0, 1, ... of each family; `None`: as many as a method has.
         width: Number of columns.
     """
     for dtype in dtypes:
         for name in methods:
+            method = METHODS[name]
+            seeds = range(method.draws if draws is None else draws)
             for family in families:
                 for count in counts:
-                    matrices = [rows_of(family, count, s, width).to(dtype) for s in range(draws)]
-                    method = METHODS[name]
+                    matrices = [rows_of(family, count, s, width).to(dtype) for s in seeds]
                     ours = errors(method.ours, matrices)
                     theirs = [] if method.theirs is None else errors(method.theirs, matrices)
-                    yield Result(name, family, count, dtype, ours, theirs, draws - len(ours))
+                    yield Result(name, family, count, dtype, ours, theirs, len(seeds) - len(ours))
 
 
 def errors(contender: Contender, matrices: Sequence[Tensor]) -> list[float]:

@@ -30,6 +30,7 @@ from mtl.linalg import gramian
 from mtl.parts import Weighting
 
 Direction = Callable[[Tensor], Tensor]
+_DRAWS = 20
 
 
 @dataclass(frozen=True)
@@ -52,10 +53,13 @@ class Method:
     Attributes:
         ours: The weighting of this project.
         theirs: TorchJD's, `None` where it has none that solves the same problem.
+        draws: Seeds of each family, unless the command says how many; fewer where TorchJD's solver
+            takes seconds.
     """
 
     ours: Contender
     theirs: Contender | None
+    draws: int = _DRAWS
 
 
 def _method(
@@ -63,6 +67,7 @@ def _method(
     theirs: Callable[[], Any] | None,
     reference: Reference,
     their_reference: Reference | None = None,
+    draws: int = _DRAWS,
 ) -> Method:
     """Parts are made anew for each Jacobian: some have a state."""
 
@@ -70,7 +75,7 @@ def _method(
         return ours()(gramian(rows))
 
     peer = theirs and Contender(_of_torchjd(theirs), their_reference or reference)
-    return Method(Contender(_weighted(weigh), reference), peer)
+    return Method(Contender(_weighted(weigh), reference), peer, draws)
 
 
 def _weighted(weigh: Callable[[Tensor], Tensor]) -> Direction:
@@ -130,11 +135,12 @@ METHODS = {
     "cagrad": _method(
         CAGradWeighting, lambda: torchjd.CAGrad(c=0.5), partial(references.cagrad, c=0.5)
     ),
-    "nash_mtl": Method(_nash, Contender(_weighted(_nash_of_torchjd), _nash.reference)),
+    "nash_mtl": Method(_nash, Contender(_weighted(_nash_of_torchjd), _nash.reference), draws=3),
     "fairgrad": _method(
         lambda: FairGradWeighting(alpha=2.0),
         lambda: torchjd.FairGrad(alpha=2.0),
         partial(references.fairgrad, alpha=2.0),
+        draws=5,
     ),
     "imtl_g": _method(IMTLGWeighting, torchjd.IMTLG, references.imtl_g, references.imtl_g_by_norms),
     "aligned_mtl": _method(AlignedMTLWeighting, torchjd.AlignedMTL, references.aligned_mtl),

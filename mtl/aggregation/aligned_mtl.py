@@ -7,7 +7,10 @@ from torch import Tensor
 
 from mtl.errors import ConfigError
 from mtl.linalg import equilibrate, principal_components
+from mtl.linalg.equilibrate import Matrix, Vector
 from mtl.parts import Weighting
+
+_CLEAR = 1e-5
 
 
 class AlignedMTLWeighting(Weighting):
@@ -56,12 +59,7 @@ class AlignedMTLWeighting(Weighting):
         preference = 1 / len(gramian) if self.like == "torchjd" else 1.0
         if not scaled.rows.size:
             return scaled.expand(scaled.norms, preference)
-        norms = scaled.norms / scaled.norms.max()
-        values, vectors = principal_components(scaled.cosines)
-        # G = R R^T: singular values of R keep digits that eigenvalues of G lose.
-        left, sizes, _ = np.linalg.svd(norms[:, None] * vectors * np.sqrt(values), False)
-        regular = sizes > len(norms) * np.finfo(np.float64).eps * sizes[0]
-        left, sizes = left[:, regular], sizes[regular]
+        left, sizes = _components(scaled.cosines, scaled.norms / scaled.norms.max())
         size = {
             "min": sizes[-1],
             "median": sizes[len(sizes) // 2],  # the lower one of an even number
@@ -69,3 +67,16 @@ class AlignedMTLWeighting(Weighting):
         }[self.scale]
         weights = left * (size / sizes) @ (left.sum(0) * preference)
         return scaled.expand(weights, 0.0)
+
+
+def _components(cosines: Matrix, norms: Vector) -> tuple[Matrix, Vector]:
+    """Left singular vectors, in columns, and singular values, descending, of the Jacobian."""
+    values, vectors = np.linalg.eigh(cosines * norms * norms[:, None])
+    # All independent, by the cosines as well, whose least eigenvalue is not less.
+    if values[0] > _CLEAR * len(norms):
+        return vectors[:, ::-1], np.sqrt(values[::-1])
+    values, vectors = principal_components(cosines)
+    # G = R R^T: singular values of R keep digits that eigenvalues of G lose.
+    left, sizes, _ = np.linalg.svd(norms[:, None] * vectors * np.sqrt(values), False)
+    regular = sizes > len(norms) * np.finfo(np.float64).eps * sizes[0]
+    return left[:, regular], sizes[regular]

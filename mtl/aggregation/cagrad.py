@@ -27,7 +27,9 @@ class CAGradWeighting(Weighting):
         c: Radius, >= 0; the paper's convergence proof takes `c < 1`. 0 is the mean gradient. The
             paper's tables use 0.2 to 0.5.
         like: `paper` and `torchjd`: `d` as above. `libmtl`: `d / (1 + c^2)`, as in the official
-            code (`rescale=1`).
+            code. `nash_mtl`: m times that, to be as long as a sum of m gradients.
+        rescale: The option of that name in the three codes: `d` (0), `d / (1 + c^2)` (1) or
+            `d / (1 + c)` (2). Default: 1 where `like` has the denominator, otherwise 0.
 
     The problem is solved exactly. With the multiplier `v = min_i <g_i, d>`, the part
     `s = c |g_0| w / |g_w|` minimizes `|s J + g_0|^2 / 2 - v sum(s)` over `s >= 0`, and `|s J|`
@@ -44,26 +46,35 @@ class CAGradWeighting(Weighting):
     """
 
     def __init__(
-        self, *, c: float = 0.5, like: Literal["paper", "libmtl", "torchjd"] = "paper"
+        self,
+        *,
+        c: float = 0.5,
+        like: Literal["paper", "libmtl", "nash_mtl", "torchjd"] = "paper",
+        rescale: int | None = None,
     ) -> None:
         super().__init__()
         if c < 0:
             raise ConfigError(f"`c` should be 0 or more. Got {c}.")
-        if like not in ("paper", "libmtl", "torchjd"):
-            raise ConfigError(f"`like` should be paper, libmtl or torchjd. Got {like!r}.")
+        if like not in ("paper", "libmtl", "nash_mtl", "torchjd"):
+            raise ConfigError(f"`like` should be paper, libmtl, nash_mtl or torchjd. Got {like!r}.")
+        if rescale not in (None, 0, 1, 2):
+            raise ConfigError(f"`rescale` should be 0, 1, 2 or null. Got {rescale!r}.")
         self.c = c
         self.like = like
+        default = 1 if like in ("libmtl", "nash_mtl") else 0
+        self.rescale = default if rescale is None else rescale
 
     def forward(self, gramian: Tensor) -> Tensor:
-        """Weights `[m]` from the Gramian `[m, m]`: at least those of the mean gradient."""
+        """Weights `[m]` from the Gramian `[m, m]`: at least the mean's, before rescaling."""
         scaled = equilibrate(gramian)
-        rescale = 1 / (1 + self.c**2) if self.like == "libmtl" else 1.0
         mean = 1 / len(gramian)
+        factor = 1 / (1.0, 1 + self.c**2, 1 + self.c)[self.rescale]
+        factor *= len(gramian) if self.like == "nash_mtl" else 1
         if not scaled.rows.size or self.c == 0:
-            return scaled.expand(np.full(len(scaled.rows), mean * rescale), mean * rescale)
+            return scaled.expand(np.full(len(scaled.rows), mean * factor), mean * factor)
         norms = scaled.norms / scaled.norms.max()
         weights = mean + _toward_worst(scaled, norms, mean, self.c) / norms
-        return scaled.expand(weights * rescale, mean * rescale)
+        return scaled.expand(weights * factor, mean * factor)
 
 
 def _toward_worst(scaled: Equilibrated, norms: Vector, mean: float, c: float) -> Vector:

@@ -19,9 +19,11 @@ class GradDrop(Aggregator, Stochastic):
         leak: Share of the dropped part that passes, in [0, 1]; 0 is the paper's default.
         seed: See `Stochastic`; all processes draw alike.
 
-    The paper applies the rule to gradients at the representation, summed over the batch after
-    multiplication by the activation's sign; here it acts on the coordinates of the chosen level
-    (shared parameters by default, as in TorchJD).
+    The paper and LibMTL apply the rule at the representation: a sign is drawn for each unit, from
+    gradients that are multiplied by the activation's sign and summed over the batch, and what it
+    decides holds for all samples. Here it acts on each coordinate of the chosen level by itself
+    (shared parameters by default, as in TorchJD): a Jacobian has no batch and no activations. At
+    the representation that is a draw for each sample. TorchJD has a leak a task.
 
     References:
         Chen, Ngiam, Huang, Luong, Kretzschmar, Chai, Anguelov. Just Pick a Sign: Optimizing Deep

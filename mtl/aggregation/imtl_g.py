@@ -17,8 +17,9 @@ class IMTLGWeighting(Weighting):
 
     The paper's closed form is the same where `K` is regular. LibMTL inverts a matrix of differences
     and raises where gradients are dependent; TorchJD takes the pseudo-inverse of the Gramian, which
-    cuts off short gradients (56 to 72 % off where norms are spread over 1e4). LibMTL's
-    `IMTL` also learns loss scales: add that as a transform.
+    cuts off short gradients (56 to 72 % off where norms are spread over 1e4). The paper's
+    whole method, and LibMTL's `IMTL`, also learns scales of the losses: the transform
+    `mtl.transforms.IMTLScale`, in the preset `imtl`.
 
     A gradient of zero gets no weight. Where the weights have no sum (opposite gradients), they are
     `w_i = 1 / |g_i|`, normalized.

@@ -22,13 +22,15 @@ class NashMTLWeighting(Weighting):
             code and in TorchJD.
         like: `paper`: the equation above. `libmtl` and `torchjd`: with `G / |G|_F` in the place of
             `G` as in these and in the official code, so that the direction has the length
-            `min(max_norm, sqrt(m |G|_F))`.
+            `min(max_norm, sqrt(m |G|_F))`. Heads are weighted like the rest, but for `torchjd`,
+            where they follow their own objective.
 
     Those solve the same equation by a sequence of linearized convex programs (20 times ECOS, to
     1e-3), 50 to 80 % off where norms are spread over 1e4, and keep the old weights where the solver
     fails. Here Newton's method solves it to rounding accuracy, a few hundred times faster.
-    LibMTL shortens the shared gradient only, here as in TorchJD it is the weights. Reusing weights
-    between steps is the modifier `every`.
+    Where the direction is longer than `max_norm`, LibMTL and the official code shorten the shared
+    gradient alone, after the backward pass; here and in TorchJD it is the weights, so that the
+    heads' gradients shrink as well. Reusing weights between steps is the modifier `every`.
 
     The game has no solution at a Pareto stationary point: from `rho = 1e-4` down, `rho` the
     shortest convex combination of the unit gradients, a ridge bounds the weights (`fair_weights`).
@@ -54,6 +56,8 @@ class NashMTLWeighting(Weighting):
             raise ConfigError(f"`like` should be paper, libmtl or torchjd. Got {like!r}.")
         self.max_norm = max_norm
         self.like = like
+        if like == "torchjd":
+            self.head_grad = "own"  # type: ignore[misc]
 
     def forward(self, gramian: Tensor) -> Tensor:
         """Weights `[m]` from the Gramian `[m, m]`: positive."""

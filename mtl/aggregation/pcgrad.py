@@ -1,9 +1,12 @@
 """Gradient surgery: project conflicting gradients."""
 
+from typing import Literal
+
 import numpy as np
 import torch
 from torch import Tensor
 
+from mtl.errors import ConfigError
 from mtl.parts import Stochastic, Weighting
 
 
@@ -16,21 +19,27 @@ class PCGradWeighting(Weighting, Stochastic):
     `v_i = V_i J`, `<v_i, g_j> = V_i G_j`.
 
     Args:
+        reduction: `sum` over the tasks, as in the paper and its code, LibMTL and TorchJD; or the
+            `mean`, an option of nash-mtl.
         seed: See `Stochastic`; it decides the orders.
 
-    The sum over tasks is the official code's; `nash-mtl`'s option of a mean is a change of the
-    learning rate. LibMTL also visits `j = i`, which changes nothing.
+    LibMTL and nash-mtl also visit `j = i`, which changes nothing.
 
     References:
         Yu, Kumar, Gupta, Levine, Hausman, Finn. Gradient Surgery for Multi-Task Learning.
         NeurIPS 2020. https://arxiv.org/abs/2001.06782
     """
 
-    def __init__(self, *, seed: int | None = None) -> None:
+    def __init__(
+        self, *, reduction: Literal["sum", "mean"] = "sum", seed: int | None = None
+    ) -> None:
         super().__init__(seed)
+        if reduction not in ("sum", "mean"):
+            raise ConfigError(f"`reduction` should be sum or mean. Got {reduction!r}.")
+        self.reduction = reduction
 
     def forward(self, gramian: Tensor) -> Tensor:
-        """Weights `[m]` from the Gramian `[m, m]`: non-negative, at least one each."""
+        """Weights `[m]` from the Gramian `[m, m]`: non-negative; of a sum, at least one each."""
         # On the CPU in float64: m sequential projections of m numbers each.
         gram = gramian.detach().cpu().double().numpy()
         count = len(gram)
@@ -43,4 +52,5 @@ class PCGradWeighting(Weighting, Stochastic):
         for others in orders.T:
             products = (coordinates * gram[others]).sum(1)
             coordinates[every, others] -= products.clip(max=0) / norms[others]
-        return torch.from_numpy(coordinates.sum(0)).to(gramian)
+        weights = coordinates.sum(0) if self.reduction == "sum" else coordinates.mean(0)
+        return torch.from_numpy(weights).to(gramian)

@@ -19,9 +19,12 @@ class SDMGradWeighting(Weighting):
             use 0.1 to 10; LibMTL and TorchJD default to 0.3.
 
     The paper makes a few projected stochastic gradient steps on `w` from the last step's, with
-    gradients of three independent batches, so that the estimate is unbiased. Here the gradients of
-    the one batch are taken as they are and the problem is solved exactly: it is the shortest vector
-    in the hull of `g_i + strength g_0`. There is no state, and a step costs one batch.
+    gradients of three independent batches, so that the estimate is unbiased. LibMTL and TorchJD
+    follow its code: 20 steps with momentum 0.5 and rate 5 (LibMTL) or 10 (TorchJD) on the products
+    of the gradients of two batches, divided by their squared mean norm; the third batch makes the
+    direction. Here the gradients of the one batch are taken as they are and the problem is solved
+    exactly: it is the shortest vector in the hull of `g_i + strength g_0`. There is no state, and a
+    step costs one batch. Their weights cannot be repeated: a step here has one batch.
 
     References:
         Xiao, Ban, Ji. Direction-oriented Multi-objective Learning: Simple and Provable Stochastic

@@ -9,7 +9,7 @@ from mtl.parts import Aggregator
 
 
 class TrimmedMean(Aggregator):
-    """At each coordinate the mean without the largest and smallest entries.
+    """At each coordinate the mean without the largest and smallest entries (Definition 2).
 
     Args:
         trim: How many entries are left out on each side, 0 or more; 0 is the mean. With fewer than

@@ -10,8 +10,8 @@ from mtl.parts import Weighting
 class UPGradWeighting(Weighting):
     """The mean of the gradients, each projected onto the cone of directions that harm no task.
 
-    `w = sum_i v_i / m`, `v_i = argmin_v |v J|^2` over `v >= e_i`: `v_i J`
-    is the point nearest to `g_i` of the dual cone `{d: <g_j, d> >= 0 for all j}`.
+    `w = sum_i v_i / m`, `v_i = argmin_v |v J|^2` over `v >= e_i` (Proposition 1): `v_i J` is the
+    point nearest to `g_i` of the dual cone `{d: <g_j, d> >= 0 for all j}` (Eq. 3).
 
     The m quadratic programs are solved by active sets on rows of length one: TorchJD's adds 1e-4 of
     the mean squared norm to the diagonal, which turns the direction by up to 0.2 where norms are

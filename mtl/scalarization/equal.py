@@ -9,7 +9,11 @@ class EqualWeighting(Scalarizer):
     """The sum of the losses, `sum_i L_i`: the baseline of every comparison.
 
     The sum, not the mean, as in LibMTL and the papers' tables; with an adaptive optimizer the
-    difference is nil.
+    difference is nil. TorchJD has both.
+
+    References:
+        Kurin, De Palma, Kostrikov, Whiteson, Kumar. In Defense of the Unitary Scalarization for
+        Deep Multi-Task Learning. NeurIPS 2022. https://arxiv.org/abs/2201.04122
     """
 
     def forward(self, losses: Tensor) -> Tensor:

@@ -24,9 +24,9 @@ class GradNorm(Combiner):
 
     With gradient norms `n_i`, `G_i = w_i n_i`, and the rate `r_i = R_i / mean R`,
     `R_i = L_i / L_i(0)`, Adam takes a step on the weights along the gradient of
-    `sum_i |G_i - mean(G) r_i^alpha|` (the target held constant), and they are scaled to
+    `sum_i |G_i - mean(G) r_i^alpha|` (Eq. 2; the target held constant), and they are scaled to
     sum m. The model's step is along `sum_i w_i L_i` with the weights before that, in the heads as
-    well.
+    well (Algorithm 1).
 
     Args:
         num_tasks: Number of tasks.
@@ -35,13 +35,16 @@ class GradNorm(Combiner):
         lr: Adam's step size for the weights, > 0; the paper's 0.025.
         initial_losses: `L_i(0)`, positive, one number a task; the paper advises `log C` for a
             classifier of C classes. Default: each task's first loss.
-        like: `paper`; or `libmtl`: `w = m softmax(s)`, Adam moves `s`, and the first epoch has
-            weights of one and gives its mean losses as `L(0)` (LibMTL moves `s` with the model's
-            optimizer).
+        like: `paper`; or `libmtl`: `w = m softmax(s)`, Adam moves `s`, the first epoch has weights
+            of one and gives its mean losses as `L(0)`, and heads follow their own loss. LibMTL
+            moves `s` with the model's optimizer, and takes norms by all shared parameters
+            (`balancer.level=parameters`).
 
-    The paper takes the norms at the last shared layer. Here they are of the gradients that the
-    balancer's `level` says: the preset takes the representation, which is cheap and lies where that
-    layer ends; `level: parameters` takes all shared parameters. Weights stay positive (the paper
+    The paper takes the norms at the weights of the last shared layer. Here they are of the
+    gradients that the balancer's `level` says, for any backbone, without a layer to name: the
+    preset takes the representation, where that layer ends. The gradient by the layer's weights is
+    the sum over samples of the gradients there, times what the layer got, which is the same for all
+    tasks. `level: parameters` takes all shared parameters. Weights stay positive (the paper
     leaves it open; a step could take a small one below zero). Absent tasks keep their weight; those
     present are scaled to the sum that they had.
 
@@ -85,6 +88,8 @@ class GradNorm(Combiner):
             )
         self.alpha = alpha
         self.like = like
+        if like == "libmtl":
+            self.head_grad = "own"  # type: ignore[misc]
         self.adam = TaskAdam(num_tasks, lr=lr)
         initial = [0.0] * num_tasks if initial_losses is None else map(float, initial_losses)
         self.register_buffer("initial_losses", torch.tensor(list(initial)))

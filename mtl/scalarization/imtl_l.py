@@ -10,9 +10,8 @@ class IMTLLoss(Scalarizer):
     """Scales learned so that all scaled losses become one, `sum_i (exp(s_i) L_i - s_i)` (IMTL-L).
 
     `s_i` is a parameter; the optimizer learns it in its own group. At its optimum
-    `exp(s_i) = 1 / L_i`. It is the paper's loss balance with
-    base e, and twice uncertainty weighting with the sign of
-    `s` turned.
+    `exp(s_i) = 1 / L_i`. It is the paper's loss balance with base e, and twice uncertainty
+    weighting with the sign of `s` turned.
 
     Args:
         num_tasks: Number of tasks.
@@ -20,7 +19,8 @@ class IMTLLoss(Scalarizer):
             TorchJD.
 
     LibMTL has it only together with the gradient balance, IMTL-G, and gives the scaled losses to
-    that; here it stands alone, as in TorchJD.
+    that: the preset `imtl`, with the transform `mtl.transforms.IMTLScale`. Here it stands alone, as
+    in TorchJD.
 
     References:
         Liu, Li, Kuang, Xue, Chen, Yang, Liao, Zhang. Towards Impartial Multi-task Learning.

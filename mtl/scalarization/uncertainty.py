@@ -10,7 +10,8 @@ from mtl.parts import Scalarizer
 class UncertaintyWeighting(Scalarizer):
     r"""Weights learned as the noise of each task, `sum_i (exp(-s_i) L_i + s_i) / 2`.
 
-    `s_i = log sigma_i^2` is a parameter; the optimizer learns it in its own group.
+    `s_i = log sigma_i^2` is a parameter; the optimizer learns it in its own group (Eq. 7 of the
+    paper, in `s`).
 
     Args:
         num_tasks: Number of tasks.

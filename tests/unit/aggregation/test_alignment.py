@@ -126,8 +126,8 @@ def test_normalized_mgda():
     rows = rows_of("spread100", 4)
     gram = rows @ rows.T
     expected = min_norm_weights(cosines(gram))
-    torch.testing.assert_close(MGDAWeighting(normalize="norm")(gram), expected)
-    libmtl = MGDAWeighting(normalize="norm", like="libmtl")(gram)
+    torch.testing.assert_close(MGDAWeighting(normalize="l2")(gram), expected)
+    libmtl = MGDAWeighting(normalize="l2", like="libmtl")(gram)
     torch.testing.assert_close(libmtl * rows.norm(dim=1), expected)
 
 
@@ -150,7 +150,7 @@ def test_projection_on_the_simplex():
     [
         lambda: AlignedMTLWeighting(scale="max"),
         lambda: AlignedMTLWeighting(like="other"),
-        lambda: MGDAWeighting(normalize="loss"),
+        lambda: MGDAWeighting(normalize="norm"),
         lambda: MGDAWeighting(like="torchjd"),
         lambda: SDMGradWeighting(strength=-1.0),
     ],

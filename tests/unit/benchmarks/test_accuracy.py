@@ -14,7 +14,7 @@ from tests.support import ROOT
 
 pytest.importorskip("torchjd.aggregation")
 
-from benchmarks.accuracy.measure import error, errors
+from benchmarks.accuracy.measure import error, errors, measure
 from benchmarks.accuracy.methods import METHODS
 
 ROWS = np.array([[1.0, 0.0], [0.0, 2.0]])
@@ -70,3 +70,11 @@ def test_errors_of_directions():
 def test_errors_where_the_direction_is_zero():
     opposite = np.array([[2.0, 0.0], [-2.0, 0.0]])
     assert error(np.array([0.1, 0.0]), np.array([0.5, 0.5]), opposite) == pytest.approx(0.05)
+
+
+@pytest.mark.parametrize(("chosen", "expected"), [(None, [5, 20]), (2, [2, 2])])
+def test_draws_are_those_of_the_method_or_of_the_command(chosen, expected):
+    names = ["fairgrad", "mgda"]
+    found = measure(names, ["gauss"], [2], [torch.float64], draws=chosen, width=8)
+    rows = {result.method: result.row["draws"] for result in found}
+    assert [rows[name] for name in names] == expected
