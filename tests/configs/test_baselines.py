@@ -1,5 +1,7 @@
 """Published single-task values belong to the protocols that the configurations have now."""
 
+import shlex
+
 import pytest
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -74,9 +76,27 @@ def test_tables_name_what_there_is(path):
     override = OverridesParser.create().parse_override(f"balancer={params['balancer']}")
     names = [str(name) for name in override.sweep_iterator()]
     assert len(set(names)) == len(names)
-    assert set(names) <= {*PRESETS, "rep_mtl"}
+    assert set(names) <= set(PRESETS)
     assert {"ew", "ew_log", "rep_mtl"} <= set(names)
+    assert names[0] == "stl"  # what the others are compared with
     assert params["seed"] == "0,1,2"
+
+
+@pytest.mark.parametrize(
+    "path", sorted((CONFIGS / "sweep").glob("*_table*.yaml")), ids=lambda p: p.stem
+)
+def test_lines_of_tables_compose(path):
+    """As Hydra reads them first, before an experiment is chosen, and again for every run."""
+    params = yaml.safe_load(path.read_text())["hydra"]["sweeper"]["params"]
+    lines = [line for line in path.read_text().splitlines() if "python train.py" in line]
+    assert len(lines) == 2
+    for line in lines:
+        given = [word for word in shlex.split(line.split("train.py")[1]) if word != "-m"]
+        given = [word.split("],[")[0] + "]" * ("],[" in word) for word in given]
+        first = compose_config(*given)
+        assert first.dataset.data_dir == "DIR"
+        run = compose_config(f"experiment={params['experiment']}", *given)
+        assert run.dataset._target_ == first.dataset._target_
 
 
 class _Head:
