@@ -30,7 +30,7 @@ from mtl.config import build, build_all, check_arguments, explain, plain, regist
 from mtl.errors import ConfigError, MTLError, message_of
 from mtl.metrics import delta_m, delta_p
 from mtl.model import MultiTaskModel
-from mtl.models import HardSharing, gates, outliers
+from mtl.models import HardSharing, gates, outliers, require
 from mtl.module import MTLModule
 from mtl.report import (
     FAILURE,
@@ -68,7 +68,7 @@ def main(config: DictConfig) -> float | None:
     failure.unlink(missing_ok=True)
     try:
         lightning.seed_everything(config.seed, workers=True, verbose=False)
-        module, benchmark = assemble(config)
+        module, benchmark = assemble(config, look=True)
         return run(config, module, benchmark).delta_p
     except Exception:
         failure.write_text(traceback.format_exc())  # for the report on a sweep
@@ -99,9 +99,20 @@ def check_files(config: DictConfig) -> None:
             raise ConfigError(f"`{key}` should be an existing file or folder. Got {path!r}.")
 
 
-def assemble(config: DictConfig) -> tuple[MTLModule, Benchmark]:
-    """Builds data, tasks, model and balancer."""
+def assemble(config: DictConfig, *, look: bool = False) -> tuple[MTLModule, Benchmark]:
+    """Builds data, tasks, model and balancer.
+
+    Args:
+        config: As composed; what the data decide is filled in. With a `ckpt_path`, which brings
+            all weights, none are downloaded.
+        look: Whether to find out first if packages and data are there: the weights of a network
+            can be a download.
+    """
     benchmark: Benchmark = build(config.dataset)
+    if look:
+        for node in config.model.values():
+            require(hydra.utils.get_object(node._target_))
+        benchmark.find()
     benchmark.seed = config.seed
     if config.corrupt_tasks is not None:
         benchmark.corruption = spoiling(config.corrupt_tasks)
@@ -140,7 +151,10 @@ def spoiling(options: DictConfig) -> Corruption:
 def network(config: DictConfig) -> tuple[nn.Module, Callable[[Any], nn.Module]]:
     """The backbone, and what makes a head for a size of the prediction."""
     sharing: HardSharing = build(config.sharing)
-    backbone = sharing.backbone(lambda: build(config.model.backbone))
+    node = config.model.backbone.copy()
+    if config.ckpt_path is not None and "pretrained" in node:
+        node.pretrained = False
+    backbone = sharing.backbone(lambda: build(node))
     make_head = build(config.model.head)
     return backbone, lambda size: sharing.head(make_head(backbone.out_channels, size))
 

@@ -72,6 +72,14 @@ class Benchmark(lightning.LightningDataModule, ABC):
     def tasks(self, head: Head) -> list[Task]:
         """The tasks, with heads made by `head(size of the prediction)`."""
 
+    def find(self) -> None:
+        """Looks whether the data are where they should be, before a network is made for them.
+
+        Raises:
+            DataError: They are not there, or not complete.
+        """
+        return
+
     def picture(
         self,
         inputs: Tensor,  # noqa: ARG002

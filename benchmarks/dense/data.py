@@ -145,6 +145,10 @@ class DenseBenchmark(Benchmark):
             DataError: They are not there, or not complete.
         """
 
+    def find(self) -> None:
+        """Opens the data."""
+        self.open()
+
     def prepare_data(self) -> None:
         """Opens the data and reads the first sample of each split."""
         for split, source in self.open().items():

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from benchmarks.dense.cityscapes import Cityscapes
 from benchmarks.dense.nyuv2 import NYUv2
@@ -58,11 +59,31 @@ def trained(done, **expected):
 def test_nyuv2_deeplab(data, tmp_path):
     pytest.importorskip("timm")
     recipe = ["experiment=nyuv2_deeplab", *SMALL, *DEEPLAB, f"dataset.data_dir={data}/mtan"]
-    done = invoke(*recipe, "balancer=pcgrad", cwd=tmp_path)
+    done = invoke(*recipe, "balancer=rep_mtl", cwd=tmp_path)
     results = trained(done, segmentation=SEGMENTATION, depth=DEPTH, normal=NORMAL)
     assert results["info"]["steps"] == 2
     assert results["baseline"] is None  # a smaller protocol than that of the published values
     assert (done.folder / "pictures" / "predictions.png").is_file()
+
+
+def test_a_checkpoint_brings_all_weights(data, tmp_path, monkeypatch):
+    """Of a run that started from ImageNet: nothing is looked for to evaluate or analyze it."""
+    timm = pytest.importorskip("timm")
+    recipe = ["experiment=nyuv2_deeplab", *SMALL, f"dataset.data_dir={data}/mtan"]
+    recipe += ["model.backbone.name=resnet10t", "model.head.channels=8", "balancer=rep_mtl"]
+    done = invoke(*recipe, "model.backbone.pretrained=false", cwd=tmp_path).ok()
+    checkpoint = done.checkpoint
+    checkpoint["config"]["model"]["backbone"]["pretrained"] = True
+    torch.save(checkpoint, done.last)
+    asked, create = [], timm.create_model
+    monkeypatch.setattr(
+        timm, "create_model", lambda *a, **k: (asked.append(k["pretrained"]), create(*a, **k))[1]
+    )
+    again = invoke(*recipe, "train=false", f"ckpt_path={done.last}", cwd=tmp_path).ok()
+    assert again.results["metrics"] == done.results["metrics"]
+    parts = runpy.run_path(str(ROOT / "scripts" / "power_law.py"))["load"](done.last)
+    assert parts.keys() == {"backbone", "head segmentation", "head depth", "head normal"}
+    assert asked == [False, False]
 
 
 def test_nyuv2_from_parquet_at_another_size(tmp_path):
@@ -109,6 +130,7 @@ def test_cityscapes_deeplab(data, tmp_path):
     pytest.importorskip("timm")
     done = invoke(
         *["experiment=cityscapes_deeplab", *SMALL, *DEEPLAB, "dataset.augment=corrected"],
+        "balancer=rep_mtl",
         f"dataset.data_dir={data}/cityscapes",
         cwd=tmp_path,
     )
@@ -128,7 +150,7 @@ def test_cityscapes_deeplab(data, tmp_path):
 def test_office_resnet18_tests_the_best_epoch(name, domains, data, tmp_path):
     pytest.importorskip("timm")
     recipe = [f"experiment={name}_resnet18", *OFFICE, f"dataset.data_dir={data}/{name}"]
-    recipe += ["model.backbone.name=resnet10t", "balancer=pcgrad"]
+    recipe += ["model.backbone.name=resnet10t", "balancer=rep_mtl"]
     half = invoke(*recipe, cwd=tmp_path).ok()
     done = invoke(*recipe, "trainer.max_epochs=2", f"ckpt_path={half.last}", cwd=tmp_path)
     results = trained(done, **{domain: {"accuracy"} for domain in domains})
@@ -183,12 +205,13 @@ def test_single_domain_then_its_gain(data, tmp_path):
 # ------------------------------------------------------------------------------ what is refused
 
 
-def test_no_data(tmp_path):
-    options = ["model=unet", *CPU]
-    environment = {"HF_HUB_CACHE": str(tmp_path), "HF_HOME": str(tmp_path)}
-    for name in ("nyuv2", "cityscapes"):
-        done = invoke(f"dataset={name}", *options, cwd=tmp_path, **environment)
-        done.refused("Looked for", "Found there", "Get it", "No data at hand", "dataset=scenes")
+@pytest.mark.parametrize("name", ["nyuv2", "cityscapes", "office31"])
+def test_no_data(name, tmp_path):
+    """It is said before the network's weights are looked for, which are not there either."""
+    pytest.importorskip("timm")
+    nowhere = {"HF_HUB_CACHE": str(tmp_path), "HF_HOME": str(tmp_path)}
+    done = invoke(f"dataset={name}", *CPU, cwd=tmp_path, **nowhere)
+    done.refused("Looked for", "Found there", "Get it", "No data at hand", "scenes")
 
 
 def test_broken_file_in_training(data, tmp_path):

@@ -1,4 +1,4 @@
-"""The sweeps of published tables, by the lines that their files give, on rooms in the public form."""
+"""The sweeps of published tables, by the lines in their files, on rooms in the public form."""
 
 import json
 import shlex
