@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 
 from mtl.config import build
 from mtl.report import protocol_of
+from mtl.report.baseline import published_values
 from tests.support import CONFIGS, PRESETS, ROOT, compose_config
 
 PARTS = ("dataset", "model", "optimizer", "scheduler", "trainer", "selection")
@@ -21,12 +22,12 @@ ENTRIES = [
 ]
 
 
-def protocol(option):
+def protocol(option, departures=None):
     config = compose_config(option)
     plain = OmegaConf.to_container(
         OmegaConf.masked_copy(config, PARTS), resolve=True, throw_on_missing=False
     )
-    return protocol_of(plain, get_class(config.dataset._target_).free)
+    return protocol_of(plain, get_class(config.dataset._target_).free, departures)
 
 
 @pytest.mark.parametrize(("dataset", "entry"), ENTRIES)
@@ -40,6 +41,18 @@ def test_protocol_and_metrics(dataset, entry):
     assert entry["values"].keys() == tasks.keys()
     for name, values in entry["values"].items():
         assert values.keys() == tasks[name].metrics.keys()
+
+
+@pytest.mark.parametrize(("dataset", "entry"), ENTRIES)
+def test_other_data_have_no_published_values(dataset, entry):
+    """Or a recipe on exported rooms would be compared with the paper's row."""
+    experiment = entry.get("experiment")
+    option = f"experiment={experiment}" if experiment else f"dataset={dataset}"
+    path = ROOT / "benchmarks" / "baselines" / f"{dataset}.yaml"
+    assert published_values(path, protocol(option), entry["values"]).source == entry["source"]
+    other = protocol(option, {"train samples": 64})
+    assert published_values(path, other, entry["values"]) is None
+    assert other != protocol(option, {"train samples": 63})
 
 
 @pytest.mark.parametrize("dataset", ["nyuv2", "cityscapes", "office31", "office_home"])

@@ -108,6 +108,43 @@ def test_workers_change_nothing(data, tmp_path):
     assert workers["protocol"] == alone["protocol"]
 
 
+def test_the_best_epoch_is_reported_beside_the_last(data, tmp_path):
+    """By LibMTL's rule, on the split that is validation and test in one."""
+    recipe = ["dataset=nyuv2", "model=unet", "model.backbone.width=4", *SMALL, "optimizer.lr=0.03"]
+    recipe += [f"dataset.data_dir={data}/mtan", "trainer.max_epochs=4", "callbacks.cosines=null"]
+    recipe += ["tasks=[depth,normal]"]
+    alone = invoke(*recipe, "balancer=stl", cwd=tmp_path).ok().results
+    assert alone["best_epoch"] is None
+    for path in tmp_path.rglob("metrics.json"):  # no gain over a share of 0
+        for keys in alone["metrics"].values():
+            keys.update({key: 0.5 for key, value in keys.items() if value == 0})
+        path.write_text(json.dumps({"version": 1, **alone}))
+    done = invoke(*recipe, cwd=tmp_path).ok()
+    gains = [by_hand(row, alone) for row in history(done) if row["val/mean_angle/normal"]]
+    assert len(set(gains)) == len(gains) == 4
+    best = done.results["best_epoch"]
+    assert best["epoch"] == gains.index(max(gains))
+    assert best["delta_p"] == pytest.approx(max(gains))
+    assert done.results["delta_p"] == pytest.approx(gains[-1])
+    assert f"after epoch {best['epoch']}, the best" in done.out
+    assert f"{max(gains):+.2f} %" in done.out
+
+
+def by_hand(row, alone):
+    """Mean over tasks of the mean gain of their metrics, in percent."""
+    tasks = []
+    for task, values in alone["metrics"].items():
+        signs = alone["higher_is_better"][task]
+        single = {key: values[key] for key in signs}
+        tasks.append(
+            [
+                100 * (float(row[f"val/{key}/{task}"]) / value - 1) * (1 if signs[key] else -1)
+                for key, value in single.items()
+            ]
+        )
+    return sum(sum(gains) / len(gains) for gains in tasks) / len(tasks)
+
+
 def test_nyuv2_segnet_mtan_reports_the_mean_of_the_last_epochs(data, tmp_path):
     recipe = ["experiment=nyuv2_segnet_mtan", "model.backbone.width=4", *SMALL]
     recipe += [f"dataset.data_dir={data}/mtan", "trainer.max_epochs=3", "optimizer.lr=1e-2"]
