@@ -62,8 +62,8 @@ class Cityscapes(DenseBenchmark):
         "depth": "inverse depth of at most 1",
     }
     augmentations: ClassVar = {
-        "reference": ScaleCropFlip(inverse_depth=False, unit_normals=False),
-        "corrected": ScaleCropFlip(inverse_depth=True, unit_normals=True),
+        "reference": ScaleCropFlip(),
+        "corrected": ScaleCropFlip(inverse_depth=True, unit_normals=True, centres=True),
     }
 
     def __init__(

@@ -59,8 +59,8 @@ class NYUv2(DenseBenchmark):
 
     published: ClassVar = {"train samples": 795, "val samples": 654, "size": [288, 384]}
     augmentations: ClassVar = {
-        "reference": ScaleCropFlip(inverse_depth=False, unit_normals=False),
-        "corrected": ScaleCropFlip(inverse_depth=False, unit_normals=True),
+        "reference": ScaleCropFlip(),
+        "corrected": ScaleCropFlip(unit_normals=True, centres=True),
     }
 
     def __init__(

@@ -342,6 +342,14 @@ def test_wrong_options_of_the_script(options, named, tmp_path, capsys, monkeypat
     assert all(word in told for word in named)
 
 
+def test_a_folder_called_off(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    script = runpy.run_path(str(ROOT / "scripts" / "export_scenes.py"))
+    assert script["main"](["layout=mtan", "out=off", "train=1", "val=1", "size=[32,32]"]) == 0
+    assert (tmp_path / "off" / "train" / "image" / "0.npy").is_file()
+
+
 @pytest.mark.parametrize("layout", ["parquet", "cityscapes", "office31", "office_home"])
 def test_other_layouts_of_the_script(layout, tmp_path, monkeypatch):
     if layout == "parquet":
@@ -377,6 +385,13 @@ def test_recipe_with_the_whole_network(data, tmp_path):
     whole = invoke(*recipe, "trainer.max_epochs=2", cwd=tmp_path).ok()
     resumed = invoke(*recipe, "trainer.max_epochs=2", f"ckpt_path={half.last}", cwd=tmp_path).ok()
     assert resumed.results["metrics"] == whole.results["metrics"] != half.results["metrics"]
+
+
+@pytest.mark.slow
+def test_cityscapes_segnet_mtan(data, tmp_path):
+    recipe = ["experiment=cityscapes_segnet_mtan", "model.backbone.width=4", *SMALL]
+    done = invoke(*recipe, f"dataset.data_dir={data}/cityscapes", cwd=tmp_path)
+    trained(done, segmentation=SEGMENTATION, depth=DEPTH)
 
 
 @pytest.mark.slow
