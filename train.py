@@ -25,12 +25,12 @@ from torch import nn
 from benchmarks.base import Benchmark
 from benchmarks.corrupt import Corruption
 from mtl.balancer import Balancer
-from mtl.callbacks import AtomicCheckpointIO, BestEpoch, LastEpochs
+from mtl.callbacks import AtomicCheckpointIO, BestEpoch, History, LastEpochs
 from mtl.config import build, build_all, check_arguments, explain, plain, register_schema
 from mtl.errors import ConfigError, MTLError, message_of
 from mtl.metrics import delta_m, delta_p
 from mtl.model import MultiTaskModel
-from mtl.models import HardSharing, gates, outliers
+from mtl.models import HardSharing, gates, outliers, require
 from mtl.module import MTLModule
 from mtl.report import (
     FAILURE,
@@ -38,6 +38,7 @@ from mtl.report import (
     Baseline,
     PeakMemory,
     Results,
+    best_epoch,
     describe_cost,
     find_baseline,
     print_table,
@@ -68,7 +69,7 @@ def main(config: DictConfig) -> float | None:
     failure.unlink(missing_ok=True)
     try:
         lightning.seed_everything(config.seed, workers=True, verbose=False)
-        module, benchmark = assemble(config)
+        module, benchmark = assemble(config, look=True)
         return run(config, module, benchmark).delta_p
     except Exception:
         failure.write_text(traceback.format_exc())  # for the report on a sweep
@@ -99,9 +100,20 @@ def check_files(config: DictConfig) -> None:
             raise ConfigError(f"`{key}` should be an existing file or folder. Got {path!r}.")
 
 
-def assemble(config: DictConfig) -> tuple[MTLModule, Benchmark]:
-    """Builds data, tasks, model and balancer."""
+def assemble(config: DictConfig, *, look: bool = False) -> tuple[MTLModule, Benchmark]:
+    """Builds data, tasks, model and balancer.
+
+    Args:
+        config: As composed; what the data decide is filled in. With a `ckpt_path`, which brings
+            all weights, none are downloaded.
+        look: Whether to find out first if packages and data are there: the weights of a network
+            can be a download.
+    """
     benchmark: Benchmark = build(config.dataset)
+    if look:
+        for node in config.model.values():
+            require(hydra.utils.get_object(node._target_))
+        benchmark.find()
     benchmark.seed = config.seed
     if config.corrupt_tasks is not None:
         benchmark.corruption = spoiling(config.corrupt_tasks)
@@ -140,7 +152,10 @@ def spoiling(options: DictConfig) -> Corruption:
 def network(config: DictConfig) -> tuple[nn.Module, Callable[[Any], nn.Module]]:
     """The backbone, and what makes a head for a size of the prediction."""
     sharing: HardSharing = build(config.sharing)
-    backbone = sharing.backbone(lambda: build(config.model.backbone))
+    node = config.model.backbone.copy()
+    if config.ckpt_path is not None and "pretrained" in node:
+        node.pretrained = False
+    backbone = sharing.backbone(lambda: build(node))
     make_head = build(config.model.head)
     return backbone, lambda size: sharing.head(make_head(backbone.out_channels, size))
 
@@ -192,8 +207,14 @@ def run(config: DictConfig, module: MTLModule, benchmark: Benchmark) -> Results:
         **({"true_outliers": list(benchmark.outliers)} if benchmark.outliers else {}),
     }
     if trainer.is_global_zero:
-        finish(config, results, folder)
+        rows = validations(trainer) if benchmark.val_is_test else []
+        finish(config, results, folder, rows)
     return results
+
+
+def validations(trainer: lightning.Trainer) -> list[dict[str, float]]:
+    """The history of the run, if it kept one."""
+    return next((c.rows for c in trainer.callbacks if isinstance(c, History)), [])  # type: ignore[attr-defined]
 
 
 def describe_gates(model: MultiTaskModel) -> dict[str, Any]:
@@ -271,7 +292,7 @@ def summarize(
         dataset=str(choices["dataset"]),
         balancer=str(choices["balancer"]),
         seed=config.seed,
-        protocol=protocol_of(plain(config), benchmark.free),
+        protocol=protocol_of(plain(config), benchmark.free, benchmark.departures),
         metrics=metrics,
         validation=module.results.get("val", {}),
         shared=bool(module.model.shared_parameters()),
@@ -279,8 +300,14 @@ def summarize(
     )
 
 
-def compare(config: DictConfig, results: Results) -> Baseline | None:
-    """Finds the single-task values of the run's protocol and notes the gains over them."""
+def compare(config: DictConfig, results: Results, rows: list[dict[str, float]]) -> Baseline | None:
+    """Finds the single-task values of the run's protocol and notes the gains over them.
+
+    Args:
+        config: Says where to look.
+        results: The run, which is completed.
+        rows: Its history, where validations are on the test data.
+    """
     published = ROOT / "benchmarks" / "baselines" / f"{results.dataset}.yaml"
     baseline = find_baseline(
         results,
@@ -299,13 +326,16 @@ def compare(config: DictConfig, results: Results) -> Baseline | None:
         results.baseline = baseline.source
         results.delta_m = delta_m(scores, reference, results.higher_is_better)
         results.delta_p = delta_p(scores, reference, results.higher_is_better)
+        results.best_epoch = best_epoch(rows, reference, results.higher_is_better)
     return baseline
 
 
-def finish(config: DictConfig, results: Results, folder: Path) -> None:
+def finish(
+    config: DictConfig, results: Results, folder: Path, rows: list[dict[str, float]]
+) -> None:
     """Compares with single-task runs, writes metrics.json, prints the table and the files."""
     try:
-        baseline = compare(config, results)
+        baseline = compare(config, results, rows)
     finally:
         written = results.write(folder)  # also if there is nothing to compare with
     console = Console()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
@@ -39,6 +40,9 @@ class Benchmark(lightning.LightningDataModule, ABC):
         num_features: Size of a flat sample, where the model must be told.
         outliers: Names of the tasks that are known not to belong to the others.
         free: Arguments that do not change what is measured: they are no part of the protocol.
+        published: What is known of the published data that others can have otherwise.
+        departures: Where the data that are there differ from `published`; part of the protocol.
+            Known after `setup`.
         shuffles: Whether the loader puts the training samples in a random order. `False` where
             `train_data` does so itself.
         val_is_test: Whether the validation data are the test data.
@@ -54,6 +58,8 @@ class Benchmark(lightning.LightningDataModule, ABC):
     num_features: int | None = None
     outliers: tuple[str, ...] = ()
     free: ClassVar[tuple[str, ...]] = ("cache_dir", "num_workers")
+    published: ClassVar[Mapping[str, Any]] = {}
+    departures: Mapping[str, Any] = {}
     shuffles: ClassVar[bool] = True
     val_is_test = False
 
@@ -72,6 +78,14 @@ class Benchmark(lightning.LightningDataModule, ABC):
     def tasks(self, head: Head) -> list[Task]:
         """The tasks, with heads made by `head(size of the prediction)`."""
 
+    def find(self) -> None:
+        """Looks whether the data are where they should be, before a network is made for them.
+
+        Raises:
+            DataError: They are not there, or not complete.
+        """
+        return
+
     def picture(
         self,
         inputs: Tensor,  # noqa: ARG002
@@ -80,6 +94,23 @@ class Benchmark(lightning.LightningDataModule, ABC):
     ) -> Image.Image | None:
         """A sheet of inputs, predictions and labels, for data that can be looked at."""
         return None
+
+    def differing(self, found: Mapping[str, Any]) -> dict[str, Any]:
+        """What differs from `published`.
+
+        Args:
+            found: What the data are, under the same names.
+        """
+        return {name: value for name, value in found.items() if value != self.published[name]}
+
+    def warn_of(self, departures: Mapping[str, Any]) -> None:
+        """Says that the data are not the published ones."""
+        for name, value in departures.items():
+            warnings.warn(
+                f"{type(self).__name__} {name}: expected {self.published[name]}, got {value}. "
+                "Results do not compare with published ones.",
+                stacklevel=3,
+            )
 
     def train_dataloader(self) -> DataLoader:
         """Shuffled by (seed, epoch); a resumed run sees the batches that were still to come.

@@ -50,8 +50,19 @@ class TrainConfig:
 
 
 def register_schema() -> None:
-    """Makes the schema known to Hydra under the name `schema`."""
+    """Makes the schema known to Hydra as `schema`, and `folder_name` as a resolver."""
     ConfigStore.instance().store(name="schema", node=TrainConfig)
+    OmegaConf.register_new_resolver("folder_name", folder_name, replace=True)
+
+
+def folder_name(text: str, most: int = 200) -> str:
+    """A text as the name of one folder.
+
+    Args:
+        text: May have slashes, as paths and groups such as `balancer/combine=ew` do.
+        most: Bytes that are kept; file systems take 255.
+    """
+    return text.replace("/", ".").encode()[:most].decode(errors="ignore")
 
 
 def build(config: DictConfig, *args: Any, **kwargs: Any) -> Any:

@@ -43,6 +43,10 @@ def main(arguments: list[str]) -> int:
     """Runs the command line; returns the exit status."""
     try:
         given = OmegaConf.from_dotlist(arguments)
+        words = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
+        for name in ("layout", "out", "dtype"):  # off is a name, where YAML has a switch
+            if name in words:
+                given[name] = words[name]
         options: Options = OmegaConf.to_object(  # type: ignore[assignment]
             OmegaConf.merge(OmegaConf.structured(Options), given)
         )

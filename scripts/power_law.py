@@ -55,7 +55,8 @@ def load(path: Path) -> dict[str, nn.Module]:
 
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        config, state = checkpoint["config"], checkpoint["state_dict"]
+        config = checkpoint["config"] | {"ckpt_path": str(path)}  # all weights are there
+        state = checkpoint["state_dict"]
     except (OSError, KeyError, RuntimeError, TypeError, EOFError, UnpicklingError) as error:
         raise DataError(f"{path} should be a checkpoint of train.py. Got: {error}.") from error
     module, _ = assemble(OmegaConf.create(config))

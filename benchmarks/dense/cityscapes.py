@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from PIL import Image
@@ -13,7 +13,8 @@ from torch import Tensor
 from benchmarks.base import Head
 from benchmarks.dense import tasks
 from benchmarks.dense.data import DenseBenchmark
-from benchmarks.dense.source import NpyFolders, Source
+from benchmarks.dense.hub import SPLITS
+from benchmarks.dense.source import Array, NpyFolders, Source
 from benchmarks.dense.transforms import ScaleCropFlip
 from benchmarks.files import first_with, not_found
 from benchmarks.scenes.sheet import prediction_sheet
@@ -54,10 +55,15 @@ class Cityscapes(DenseBenchmark):
         seed: See there.
     """
 
-    counts: ClassVar = {"train": 2975, "val": 500}
+    published: ClassVar = {
+        "train samples": 2975,
+        "val samples": 500,
+        "size": [128, 256],
+        "depth": "inverse depth of at most 1",
+    }
     augmentations: ClassVar = {
-        "reference": ScaleCropFlip(inverse_depth=False, unit_normals=False),
-        "corrected": ScaleCropFlip(inverse_depth=True, unit_normals=True),
+        "reference": ScaleCropFlip(),
+        "corrected": ScaleCropFlip(inverse_depth=True, unit_normals=True, centres=True),
     }
 
     def __init__(
@@ -106,7 +112,13 @@ class Cityscapes(DenseBenchmark):
                 "the README of github.com/lorenmt/mtan; then dataset.data_dir=DIR.",
                 "dataset=scenes is built in; scripts/export_scenes.py writes it in this form.",
             )
-        return {split: self._split(folder / split) for split in self.counts}
+        return {split: self._split(folder / split) for split in SPLITS}
+
+    def traits(self, sample: Mapping[str, Array]) -> dict[str, Any]:
+        """Size, and whether depth is inverse."""
+        inverse = sample["depth"].max() <= 1
+        depth = self.published["depth"] if inverse else "more, as depth in metres is"
+        return {**super().traits(sample), "depth": depth}
 
     def _split(self, folder: Path) -> Source:
         wanted = [f"label_{self.num_classes}", *(["label"] if self.num_classes == 7 else [])]

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 
 from benchmarks.base import Batch, Benchmark, EpochData
-from benchmarks.dense.source import Source, spread
+from benchmarks.dense.source import Array, Source, spread
 from benchmarks.dense.transforms import Sample, ScaleCropFlip, resize
 from mtl.errors import ConfigError, DataError
 
@@ -102,7 +101,6 @@ class DenseBenchmark(Benchmark):
     """
 
     free: ClassVar = (*Benchmark.free, "data_dir", "download")
-    counts: ClassVar[Mapping[str, int]]
     augmentations: ClassVar[Mapping[str, ScaleCropFlip]]
 
     def __init__(
@@ -145,20 +143,32 @@ class DenseBenchmark(Benchmark):
             DataError: They are not there, or not complete.
         """
 
+    def find(self) -> None:
+        """Opens the data."""
+        self.open()
+
     def prepare_data(self) -> None:
         """Opens the data and reads the first sample of each split."""
-        for split, source in self.open().items():
-            source.read(0)
-            if len(source) != self.counts[split]:
-                warnings.warn(
-                    f"{type(self).__name__} {split}: expected {self.counts[split]} samples, got "
-                    f"{len(source)}. Results do not compare with published ones.",
-                    stacklevel=2,
-                )
+        self.warn_of(self._departures(self.open()))
+
+    def traits(self, sample: Mapping[str, Array]) -> dict[str, Any]:
+        """What the data are, under the names of `published`.
+
+        Args:
+            sample: The first one.
+        """
+        return {"size": list(sample["image"].shape[-2:])}
+
+    def _departures(self, sources: Mapping[str, Source]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for split, source in sources.items():
+            found |= {f"{split} samples": len(source)} | self.traits(source.read(0))
+        return self.differing(found)
 
     def setup(self, stage: str) -> None:  # noqa: ARG002
         """Opens the data; samples are read when they are asked for."""
         sources = self.open()
+        self.departures = self._departures(sources)
         order = np.random.default_rng(_HOLDOUT_SEED).permutation(len(sources["train"]))
         kept = round(self.holdout * len(order))
         held, trained = np.sort(order[:kept]).tolist(), np.sort(order[kept:]).tolist()

@@ -174,6 +174,18 @@ def cached_snapshot(name: str) -> Path | None:
     return max(found, key=lambda path: path.stat().st_mtime, default=None)
 
 
+def is_complete(snapshot: Path) -> bool:
+    """Whether a snapshot has all shards of all splits, as far as their names say.
+
+    Args:
+        snapshot: From `cached_snapshot`.
+    """
+    try:
+        return any(find_shards(folder) for folder in (snapshot, snapshot / "data"))
+    except DataError:
+        return False
+
+
 def require_datasets() -> Any:
     """The package datasets.
 

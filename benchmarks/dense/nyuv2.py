@@ -43,7 +43,8 @@ class NYUv2(DenseBenchmark):
             `.npy` files (MTAN, LibMTL), also below `nyuv2/` or `NYUv2/`; parquet files of
             `tanganke/nyuv2`, also below `data/`; a folder that `datasets` saved. Default: the copy
             of `tanganke/nyuv2` in the local Hugging Face cache.
-        download: Get `tanganke/nyuv2` from the hub where `data_dir` is not given.
+        download: Get `tanganke/nyuv2` from the hub where `data_dir` is not given and the local
+            cache lacks it, or some of its files.
         cache_dir: Where rows of parquet files are kept once decoded (6 GB). Default: Hugging
             Face's cache.
         batch_size: See `DenseBenchmark`, as the other arguments.
@@ -56,10 +57,10 @@ class NYUv2(DenseBenchmark):
         seed: See there.
     """
 
-    counts: ClassVar = {"train": 795, "val": 654}
+    published: ClassVar = {"train samples": 795, "val samples": 654, "size": [288, 384]}
     augmentations: ClassVar = {
-        "reference": ScaleCropFlip(inverse_depth=False, unit_normals=False),
-        "corrected": ScaleCropFlip(inverse_depth=False, unit_normals=True),
+        "reference": ScaleCropFlip(),
+        "corrected": ScaleCropFlip(unit_normals=True, centres=True),
     }
 
     def __init__(
@@ -97,21 +98,21 @@ class NYUv2(DenseBenchmark):
 
     def open(self) -> dict[str, Source]:
         """Opens the form that is there; see `DenseBenchmark.open`."""
-        root = self.data_dir
-        if root is None:
-            root = hub.cached_snapshot(HUB_NAME)
-        if root is None and self.download:
+        if self.data_dir is not None:
+            return self._open(self.data_dir)
+        cached = hub.cached_snapshot(HUB_NAME)
+        if self.download and (cached is None or not hub.is_complete(cached)):
             return hub.download(HUB_NAME, list(CHANNELS), len(CLASSES), self.cache_dir)
-        if root is None:
+        if cached is None:
             raise not_found("NYUv2", Path("data_dir=null"), *_LOOKED_FOR)
-        return self._open(root)
+        return self._open(cached)
 
     def _open(self, root: Path) -> dict[str, Source]:
         roots = [root, root / "nyuv2", root / "NYUv2"]
         folder = first_with(roots, "train/image", "val/image")
         if folder is not None:
             return {
-                split: NpyFolders(folder / split, SUBFOLDERS, len(CLASSES)) for split in self.counts
+                split: NpyFolders(folder / split, SUBFOLDERS, len(CLASSES)) for split in hub.SPLITS
             }
         saved = first_with(roots, "dataset_dict.json")
         if saved is not None:

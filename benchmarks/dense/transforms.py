@@ -40,14 +40,17 @@ class ScaleCropFlip:
         inverse_depth: Whether depth grows with s.
         unit_normals: Bring interpolated normals back to unit length, and keep pixels invalid whose
             nearest one is.
+        centres: Whether a label is that of the pixel with the nearest centre. Otherwise that of
+            `torch.nn.functional.interpolate(mode="nearest")`, which rounds down: labels lie up to
+            a pixel to the right and below the picture.
 
-    The augmentation of the public code (MTAN, LibMTL, CAGrad, Nash-MTL ...) is
-    `ScaleCropFlip(inverse_depth=False, unit_normals=False)`, also for Cityscapes' inverse depth.
-    Here the nearest pixel is the one with the nearest centre.
+    The augmentation of the public code (MTAN, LibMTL, CAGrad, Nash-MTL ...) has all of them
+    `False`, also for Cityscapes' inverse depth.
     """
 
-    inverse_depth: bool
-    unit_normals: bool
+    inverse_depth: bool = False
+    unit_normals: bool = False
+    centres: bool = False
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         """A random version of a sample.
@@ -72,7 +75,7 @@ class ScaleCropFlip:
             if name in ("image", "normal"):
                 enlarged[name] = _sized(value, size, align_corners=True)
             else:
-                enlarged[name] = _nearest(value, size)
+                enlarged[name] = _nearest(value, size) if self.centres else _floor(value, size)
         enlarged["depth"] = enlarged["depth"] * (scale if self.inverse_depth else 1 / scale)
         if self.unit_normals and "normal" in sample:
             valid = _nearest((sample["normal"] != 0).any(0), size)
@@ -97,6 +100,14 @@ def _sized(
         align_corners=align_corners,
         antialias=antialias,
     )[0]
+
+
+def _floor(value: Tensor, size: Sequence[int]) -> Tensor:
+    """The public code's nearest pixel."""
+    height, width = value.shape[-2:]
+    planes = value.reshape(1, -1, height, width).float()  # class ids are exact
+    found = F.interpolate(planes, tuple(size), mode="nearest").to(value.dtype)
+    return found.reshape(*value.shape[:-2], *size)
 
 
 def _nearest(value: Tensor, size: Sequence[int]) -> Tensor:

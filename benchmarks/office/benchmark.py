@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torchmetrics.classification import MulticlassAccuracy
 
@@ -19,6 +19,9 @@ from mtl.losses import CrossEntropy
 from mtl.task import Task
 
 Splits = Mapping[str, Mapping[str, Labelled]]  # task -> split -> pictures
+
+
+_LISTS = "LibMTL's lists"
 
 
 class _Office(Benchmark):
@@ -83,15 +86,21 @@ class _Office(Benchmark):
             for name in self.domains
         ]
 
-    def prepare_data(self) -> None:
+    def find(self) -> None:
         """Looks whether the pictures are there."""
         self.splits()
 
+    def prepare_data(self) -> None:
+        """Looks whether the pictures are there, and how they are divided."""
+        self.warn_of(self.differing(self._traits(*self._read())))
+
     def setup(self, stage: str) -> None:  # noqa: ARG002
         """Lists the pictures; they are read when they are asked for."""
+        splits, made = self._read()
+        self.departures = self.differing(self._traits(splits, made))
         chosen = {
             task: parts
-            for task, parts in self.splits().items()
+            for task, parts in splits.items()
             if self.chosen is None or task in self.chosen
         }
         train, val, test = (
@@ -113,6 +122,10 @@ class _Office(Benchmark):
         Raises:
             DataError: A domain, a list or a picture is missing, or there are too many classes.
         """
+        return self._read()[0]
+
+    def _read(self) -> tuple[Splits, str]:
+        """The pictures, and by what they are divided."""
         folders = self._folders()
         root = next(iter(folders.values())).parent
         places = [root, root / "data_txt"] if self.split_dir is None else [self.split_dir]
@@ -122,14 +135,19 @@ class _Office(Benchmark):
         }
         listed = {task: parts for task, parts in found.items() if parts is not None}
         if len(listed) == len(self.domains):
-            return listed
+            return listed, _LISTS
         if listed or self.split_dir is not None:
             lacking = ", ".join(self.domains[task] for task in self.domains if task not in listed)
             raise DataError(
                 f"{places[0]}: expected lists of every domain, or of none; missing: "
                 f"{lacking} (for example {next(iter(self.domains.values()))}_train.txt)."
             )
-        return self._divided(folders)
+        return self._divided(folders), "60/20/20 of every class"
+
+    @staticmethod
+    def _traits(splits: Splits, made: str) -> dict[str, Any]:
+        counts = {task: [len(parts[s]) for s in SPLITS] for task, parts in splits.items()}
+        return {"split": made, **counts}
 
     def _lists(self, root: Path, place: Path, task: str) -> dict[str, Labelled] | None:
         return read_lists(root, place, self.domains[task], self.num_classes)
@@ -194,6 +212,12 @@ class Office31(_Office):
     title = "Office-31"
     num_classes = 31
     domains: ClassVar = {"amazon": "amazon", "dslr": "dslr", "webcam": "webcam"}
+    published: ClassVar = {
+        "split": _LISTS,
+        "amazon": [1680, 552, 585],
+        "dslr": [287, 89, 122],
+        "webcam": [466, 149, 180],
+    }
     subfolders = ("office-31", "office31")
     get = "faculty.cc.gatech.edu/~judy/domainadapt; then dataset.data_dir=DIR."
 
@@ -208,6 +232,13 @@ class OfficeHome(_Office):
         "clipart": "Clipart",
         "product": "Product",
         "real_world": "Real_World",
+    }
+    published: ClassVar = {
+        "split": _LISTS,
+        "art": [1435, 465, 527],
+        "clipart": [2596, 846, 923],
+        "product": [2635, 860, 944],
+        "real_world": [2586, 846, 925],
     }
     subfolders = ("office-home", "office_home", "OfficeHomeDataset_10072016")
     get = "www.hemanthdv.org/officeHomeDataset.html; then dataset.data_dir=DIR."

@@ -75,7 +75,8 @@ class SearchTrial(lightning.Callback):
             pruner=optuna.pruners.MedianPruner(self.startup_trials, self.warmup_epochs),
         )
         if "objective" not in study.user_attrs:
-            reference = self._find(module) if self.objective == GAIN else None
+            data = trainer.datamodule  # type: ignore[attr-defined]
+            reference = self._find(module, data) if self.objective == GAIN else None
             stated = _LOSS if self.objective == GAIN and reference is None else self.objective
             study.set_user_attr("reference", reference)
             study.set_user_attr("objective", stated)
@@ -116,8 +117,8 @@ class SearchTrial(lightning.Callback):
         )
         return delta_p(scores, reference, directions)
 
-    def _find(self, module: MTLModule) -> Values | None:
-        protocol = protocol_of(module.config or {})
+    def _find(self, module: MTLModule, data: Any) -> Values | None:
+        protocol = protocol_of(module.config or {}, data.free, data.departures)
         tasks = [task.name for task in module.tasks]
         found = own_values(protocol, tasks, [Path("outputs"), Path("multirun")], "validation")
         return None if found is None else found[0]

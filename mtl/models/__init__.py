@@ -9,6 +9,7 @@ from mtl.models.gate import Experts, GatedHead, OutlierGate, gates, outlier_scor
 from mtl.models.heads import DenseHead, MLPHead
 from mtl.models.lenet import LeNet
 from mtl.models.mlp import MLP
+from mtl.models.pretrained import require
 from mtl.models.resnet import ResNet
 from mtl.models.segnet_mtan import MTANHeads, SegNet
 from mtl.models.sharing import HardSharing, SeparateNetworks
@@ -33,4 +34,5 @@ __all__ = [
     "gates",
     "outlier_scores",
     "outliers",
+    "require",
 ]

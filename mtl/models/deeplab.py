@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -27,6 +28,8 @@ class DilatedResNet(nn.Module):
     Raises:
         ConfigError: timm is missing, or the weights are.
     """
+
+    packages: ClassVar = ("timm",)
 
     def __init__(self, name: str = "resnet50.tv_in1k", *, pretrained: bool | str = False) -> None:
         super().__init__()
@@ -71,6 +74,8 @@ class DeepLabHead(nn.Module):
         Chen et al., Rethinking Atrous Convolution for Semantic Image Segmentation, 2017,
         https://arxiv.org/abs/1706.05587
     """
+
+    packages: ClassVar = ("torchvision",)
 
     def __init__(
         self,

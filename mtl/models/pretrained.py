@@ -30,6 +30,19 @@ def vision(package: str) -> Any:
         ) from error
 
 
+def require(part: Any) -> None:
+    """Looks whether a class of this package has what it needs.
+
+    Args:
+        part: The class; `packages` names what it takes from the extra `vision`.
+
+    Raises:
+        ConfigError: A package is not installed.
+    """
+    for package in getattr(part, "packages", ()):
+        vision(package)
+
+
 def create(name: str, *, pretrained: bool | str, **options: Any) -> nn.Module:
     """A network of timm.
 

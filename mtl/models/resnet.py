@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import Tensor, nn
 
 from mtl.models.pretrained import create
@@ -22,6 +24,8 @@ class ResNet(nn.Module):
     Raises:
         ConfigError: timm is missing, or the weights are.
     """
+
+    packages: ClassVar = ("timm",)
 
     def __init__(
         self,

@@ -1,6 +1,7 @@
 """From a finished run to what people look at: results, tables and curves."""
 
 from mtl.report.baseline import Baseline, find_baseline
+from mtl.report.best import best_epoch
 from mtl.report.cost import describe_cost
 from mtl.report.curves import draw_curves
 from mtl.report.memory import PeakMemory
@@ -13,6 +14,7 @@ __all__ = [
     "Baseline",
     "PeakMemory",
     "Results",
+    "best_epoch",
     "describe_cost",
     "draw_curves",
     "find_baseline",

@@ -34,8 +34,9 @@ class Results:
         dataset: Name of the data set's configuration.
         balancer: Name of the balancer's configuration.
         seed: Seed of the run.
-        protocol: Digest of everything that comparable runs have in common (data, model,
-            optimizer, epochs), but not of the balancer, the seed and the choice of tasks.
+        protocol: Digest of everything that comparable runs have in common (data and where they
+            depart from the published ones, model, optimizer, epochs), but not of the balancer, the
+            seed and the choice of tasks.
         metrics: Task -> metric -> value on the test data.
         validation: The same on the validation data, after the last epoch that was validated.
         higher_is_better: Task -> metric -> direction.
@@ -46,6 +47,8 @@ class Results:
         delta_m: Mean relative drop against the baseline in percent, lower is better.
         delta_p: Relative gain, mean within each task first, in percent, higher is better.
         baseline: Where the single-task values came from.
+        best_epoch: The epoch with the best `delta_p`, its value and its metrics, where validations
+            are on the test data and there is a baseline.
     """
 
     dataset: str
@@ -60,6 +63,7 @@ class Results:
     delta_m: float | None = None
     delta_p: float | None = None
     baseline: str | None = None
+    best_epoch: dict[str, Any] | None = None
 
     @property
     def single(self) -> bool:
@@ -92,12 +96,17 @@ class Results:
             raise DataError(f"{path} is not the result of a run: {error}.") from error
 
 
-def protocol_of(config: Mapping[str, Any], free: Collection[str] = ("cache_dir",)) -> str:
+def protocol_of(
+    config: Mapping[str, Any],
+    free: Collection[str] = ("cache_dir",),
+    departures: Mapping[str, Any] | None = None,
+) -> str:
     """Digest of what comparable runs have in common.
 
     Args:
         config: The resolved configuration as plain data.
         free: Arguments of the data set that do not change what is measured.
+        departures: Where the data that were read are not the published ones, as plain data.
     """
     kept = {part: config.get(part) for part in _PARTS}
     kept["trainer"] = {key: config["trainer"].get(key) for key in _TRAINER}
@@ -107,5 +116,7 @@ def protocol_of(config: Mapping[str, Any], free: Collection[str] = ("cache_dir",
         kept["corrupt_tasks"] = config["corrupt_tasks"]
     if config.get("selection", "last") != "last":
         kept["selection"] = config["selection"]
+    if departures:
+        kept["departures"] = departures
     text = json.dumps(kept, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -43,6 +43,10 @@ def print_table(results: Results, baseline: Baseline | None, console: Console) -
     ):
         text = "-" if delta is None else f"{delta:+.2f} %"
         table.add_row(name, meaning, "", "", text)
+    if results.best_epoch is not None:
+        best = results.best_epoch
+        name, text = f"after epoch {best['epoch']}", f"{best['delta_p']:+.2f} %"
+        table.add_row("delta_p", f"{name}, the best on test data, ↑", "", "", text)
     console.print(table)
     if baseline is not None:
         remark = f"Single-task values: {results.baseline}."

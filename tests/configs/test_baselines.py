@@ -1,5 +1,7 @@
 """Published single-task values belong to the protocols that the configurations have now."""
 
+import shlex
+
 import pytest
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -8,6 +10,7 @@ from omegaconf import OmegaConf
 
 from mtl.config import build
 from mtl.report import protocol_of
+from mtl.report.baseline import published_values
 from tests.support import CONFIGS, PRESETS, ROOT, compose_config
 
 PARTS = ("dataset", "model", "optimizer", "scheduler", "trainer", "selection")
@@ -19,12 +22,12 @@ ENTRIES = [
 ]
 
 
-def protocol(option):
+def protocol(option, departures=None):
     config = compose_config(option)
     plain = OmegaConf.to_container(
         OmegaConf.masked_copy(config, PARTS), resolve=True, throw_on_missing=False
     )
-    return protocol_of(plain, get_class(config.dataset._target_).free)
+    return protocol_of(plain, get_class(config.dataset._target_).free, departures)
 
 
 @pytest.mark.parametrize(("dataset", "entry"), ENTRIES)
@@ -38,6 +41,18 @@ def test_protocol_and_metrics(dataset, entry):
     assert entry["values"].keys() == tasks.keys()
     for name, values in entry["values"].items():
         assert values.keys() == tasks[name].metrics.keys()
+
+
+@pytest.mark.parametrize(("dataset", "entry"), ENTRIES)
+def test_other_data_have_no_published_values(dataset, entry):
+    """Or a recipe on exported rooms would be compared with the paper's row."""
+    experiment = entry.get("experiment")
+    option = f"experiment={experiment}" if experiment else f"dataset={dataset}"
+    path = ROOT / "benchmarks" / "baselines" / f"{dataset}.yaml"
+    assert published_values(path, protocol(option), entry["values"]).source == entry["source"]
+    other = protocol(option, {"train samples": 64})
+    assert published_values(path, other, entry["values"]) is None
+    assert other != protocol(option, {"train samples": 63})
 
 
 @pytest.mark.parametrize("dataset", ["nyuv2", "cityscapes", "office31", "office_home"])
@@ -74,9 +89,27 @@ def test_tables_name_what_there_is(path):
     override = OverridesParser.create().parse_override(f"balancer={params['balancer']}")
     names = [str(name) for name in override.sweep_iterator()]
     assert len(set(names)) == len(names)
-    assert set(names) <= {*PRESETS, "rep_mtl"}
+    assert set(names) <= set(PRESETS)
     assert {"ew", "ew_log", "rep_mtl"} <= set(names)
+    assert names[0] == "stl"  # what the others are compared with
     assert params["seed"] == "0,1,2"
+
+
+@pytest.mark.parametrize(
+    "path", sorted((CONFIGS / "sweep").glob("*_table*.yaml")), ids=lambda p: p.stem
+)
+def test_lines_of_tables_compose(path):
+    """As Hydra reads them first, before an experiment is chosen, and again for every run."""
+    params = yaml.safe_load(path.read_text())["hydra"]["sweeper"]["params"]
+    lines = [line for line in path.read_text().splitlines() if "python train.py" in line]
+    assert len(lines) == 2
+    for line in lines:
+        given = [word for word in shlex.split(line.split("train.py")[1]) if word != "-m"]
+        given = [word.split("],[")[0] + "]" * ("],[" in word) for word in given]
+        first = compose_config(*given)
+        assert first.dataset.data_dir == "DIR"
+        run = compose_config(f"experiment={params['experiment']}", *given)
+        assert run.dataset._target_ == first.dataset._target_
 
 
 class _Head:

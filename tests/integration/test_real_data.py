@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from benchmarks.dense.cityscapes import Cityscapes
 from benchmarks.dense.nyuv2 import NYUv2
@@ -58,11 +59,31 @@ def trained(done, **expected):
 def test_nyuv2_deeplab(data, tmp_path):
     pytest.importorskip("timm")
     recipe = ["experiment=nyuv2_deeplab", *SMALL, *DEEPLAB, f"dataset.data_dir={data}/mtan"]
-    done = invoke(*recipe, "balancer=pcgrad", cwd=tmp_path)
+    done = invoke(*recipe, "balancer=rep_mtl", cwd=tmp_path)
     results = trained(done, segmentation=SEGMENTATION, depth=DEPTH, normal=NORMAL)
     assert results["info"]["steps"] == 2
     assert results["baseline"] is None  # a smaller protocol than that of the published values
     assert (done.folder / "pictures" / "predictions.png").is_file()
+
+
+def test_a_checkpoint_brings_all_weights(data, tmp_path, monkeypatch):
+    """Of a run that started from ImageNet: nothing is looked for to evaluate or analyze it."""
+    timm = pytest.importorskip("timm")
+    recipe = ["experiment=nyuv2_deeplab", *SMALL, f"dataset.data_dir={data}/mtan"]
+    recipe += ["model.backbone.name=resnet10t", "model.head.channels=8", "balancer=rep_mtl"]
+    done = invoke(*recipe, "model.backbone.pretrained=false", cwd=tmp_path).ok()
+    checkpoint = done.checkpoint
+    checkpoint["config"]["model"]["backbone"]["pretrained"] = True
+    torch.save(checkpoint, done.last)
+    asked, create = [], timm.create_model
+    monkeypatch.setattr(
+        timm, "create_model", lambda *a, **k: (asked.append(k["pretrained"]), create(*a, **k))[1]
+    )
+    again = invoke(*recipe, "train=false", f"ckpt_path={done.last}", cwd=tmp_path).ok()
+    assert again.results["metrics"] == done.results["metrics"]
+    parts = runpy.run_path(str(ROOT / "scripts" / "power_law.py"))["load"](done.last)
+    assert parts.keys() == {"backbone", "head segmentation", "head depth", "head normal"}
+    assert asked == [False, False]
 
 
 def test_nyuv2_from_parquet_at_another_size(tmp_path):
@@ -87,6 +108,43 @@ def test_workers_change_nothing(data, tmp_path):
     assert workers["protocol"] == alone["protocol"]
 
 
+def test_the_best_epoch_is_reported_beside_the_last(data, tmp_path):
+    """By LibMTL's rule, on the split that is validation and test in one."""
+    recipe = ["dataset=nyuv2", "model=unet", "model.backbone.width=4", *SMALL, "optimizer.lr=0.03"]
+    recipe += [f"dataset.data_dir={data}/mtan", "trainer.max_epochs=4", "callbacks.cosines=null"]
+    recipe += ["tasks=[depth,normal]"]
+    alone = invoke(*recipe, "balancer=stl", cwd=tmp_path).ok().results
+    assert alone["best_epoch"] is None
+    for path in tmp_path.rglob("metrics.json"):  # no gain over a share of 0
+        for keys in alone["metrics"].values():
+            keys.update({key: 0.5 for key, value in keys.items() if value == 0})
+        path.write_text(json.dumps({"version": 1, **alone}))
+    done = invoke(*recipe, cwd=tmp_path).ok()
+    gains = [by_hand(row, alone) for row in history(done) if row["val/mean_angle/normal"]]
+    assert len(set(gains)) == len(gains) == 4
+    best = done.results["best_epoch"]
+    assert best["epoch"] == gains.index(max(gains))
+    assert best["delta_p"] == pytest.approx(max(gains))
+    assert done.results["delta_p"] == pytest.approx(gains[-1])
+    assert f"after epoch {best['epoch']}, the best" in done.out
+    assert f"{max(gains):+.2f} %" in done.out
+
+
+def by_hand(row, alone):
+    """Mean over tasks of the mean gain of their metrics, in percent."""
+    tasks = []
+    for task, values in alone["metrics"].items():
+        signs = alone["higher_is_better"][task]
+        single = {key: values[key] for key in signs}
+        tasks.append(
+            [
+                100 * (float(row[f"val/{key}/{task}"]) / value - 1) * (1 if signs[key] else -1)
+                for key, value in single.items()
+            ]
+        )
+    return sum(sum(gains) / len(gains) for gains in tasks) / len(tasks)
+
+
 def test_nyuv2_segnet_mtan_reports_the_mean_of_the_last_epochs(data, tmp_path):
     recipe = ["experiment=nyuv2_segnet_mtan", "model.backbone.width=4", *SMALL]
     recipe += [f"dataset.data_dir={data}/mtan", "trainer.max_epochs=3", "optimizer.lr=1e-2"]
@@ -109,6 +167,7 @@ def test_cityscapes_deeplab(data, tmp_path):
     pytest.importorskip("timm")
     done = invoke(
         *["experiment=cityscapes_deeplab", *SMALL, *DEEPLAB, "dataset.augment=corrected"],
+        "balancer=rep_mtl",
         f"dataset.data_dir={data}/cityscapes",
         cwd=tmp_path,
     )
@@ -128,7 +187,7 @@ def test_cityscapes_deeplab(data, tmp_path):
 def test_office_resnet18_tests_the_best_epoch(name, domains, data, tmp_path):
     pytest.importorskip("timm")
     recipe = [f"experiment={name}_resnet18", *OFFICE, f"dataset.data_dir={data}/{name}"]
-    recipe += ["model.backbone.name=resnet10t", "balancer=pcgrad"]
+    recipe += ["model.backbone.name=resnet10t", "balancer=rep_mtl"]
     half = invoke(*recipe, cwd=tmp_path).ok()
     done = invoke(*recipe, "trainer.max_epochs=2", f"ckpt_path={half.last}", cwd=tmp_path)
     results = trained(done, **{domain: {"accuracy"} for domain in domains})
@@ -183,12 +242,13 @@ def test_single_domain_then_its_gain(data, tmp_path):
 # ------------------------------------------------------------------------------ what is refused
 
 
-def test_no_data(tmp_path):
-    options = ["model=unet", *CPU]
-    environment = {"HF_HUB_CACHE": str(tmp_path), "HF_HOME": str(tmp_path)}
-    for name in ("nyuv2", "cityscapes"):
-        done = invoke(f"dataset={name}", *options, cwd=tmp_path, **environment)
-        done.refused("Looked for", "Found there", "Get it", "No data at hand", "dataset=scenes")
+@pytest.mark.parametrize("name", ["nyuv2", "cityscapes", "office31"])
+def test_no_data(name, tmp_path):
+    """It is said before the network's weights are looked for, which are not there either."""
+    pytest.importorskip("timm")
+    nowhere = {"HF_HUB_CACHE": str(tmp_path), "HF_HOME": str(tmp_path)}
+    done = invoke(f"dataset={name}", *CPU, cwd=tmp_path, **nowhere)
+    done.refused("Looked for", "Found there", "Get it", "No data at hand", "scenes")
 
 
 def test_broken_file_in_training(data, tmp_path):
@@ -282,6 +342,14 @@ def test_wrong_options_of_the_script(options, named, tmp_path, capsys, monkeypat
     assert all(word in told for word in named)
 
 
+def test_a_folder_called_off(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    script = runpy.run_path(str(ROOT / "scripts" / "export_scenes.py"))
+    assert script["main"](["layout=mtan", "out=off", "train=1", "val=1", "size=[32,32]"]) == 0
+    assert (tmp_path / "off" / "train" / "image" / "0.npy").is_file()
+
+
 @pytest.mark.parametrize("layout", ["parquet", "cityscapes", "office31", "office_home"])
 def test_other_layouts_of_the_script(layout, tmp_path, monkeypatch):
     if layout == "parquet":
@@ -317,6 +385,13 @@ def test_recipe_with_the_whole_network(data, tmp_path):
     whole = invoke(*recipe, "trainer.max_epochs=2", cwd=tmp_path).ok()
     resumed = invoke(*recipe, "trainer.max_epochs=2", f"ckpt_path={half.last}", cwd=tmp_path).ok()
     assert resumed.results["metrics"] == whole.results["metrics"] != half.results["metrics"]
+
+
+@pytest.mark.slow
+def test_cityscapes_segnet_mtan(data, tmp_path):
+    recipe = ["experiment=cityscapes_segnet_mtan", "model.backbone.width=4", *SMALL]
+    done = invoke(*recipe, f"dataset.data_dir={data}/cityscapes", cwd=tmp_path)
+    trained(done, segmentation=SEGMENTATION, depth=DEPTH)
 
 
 @pytest.mark.slow

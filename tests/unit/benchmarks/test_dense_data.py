@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from benchmarks.dense.cityscapes import Cityscapes
 from benchmarks.dense.nyuv2 import NYUv2
@@ -61,7 +62,7 @@ def plane(height=12, width=18):
 @pytest.mark.parametrize(("inverse", "power"), [(False, -1), (True, 1)])
 def test_enlarged_crop(scale, inverse, power):
     before = plane()
-    after = ScaleCropFlip(inverse_depth=inverse, unit_normals=True)(
+    after = ScaleCropFlip(inverse_depth=inverse, unit_normals=True, centres=True)(
         before, Draws(scale, (1, 2), flip=False)
     )
     rows, columns = int(12 / scale), int(18 / scale)
@@ -81,11 +82,26 @@ def test_enlarged_crop(scale, inverse, power):
 
 
 def test_reference_leaves_interpolated_normals_short():
-    after = ScaleCropFlip(inverse_depth=False, unit_normals=False)(
-        plane(), Draws(1.5, (1, 2), flip=False)
-    )
+    after = ScaleCropFlip()(plane(), Draws(1.5, (1, 2), flip=False))
     length = after["normal"].norm(dim=0)
     assert ((length > 0.01) & (length < 0.99)).any()
+
+
+@pytest.mark.parametrize("scale", SCALES[1:])
+def test_reference_is_the_public_code(scale):
+    """MTAN's `RandomScaleCrop`, written down again: labels rounded down, not to the centre."""
+    before, size = plane(24, 36), (24, 36)
+    after = NYUv2.augmentations["reference"](before, Draws(scale, (1, 2), flip=False))
+    cut = (..., slice(1, 1 + int(24 / scale)), slice(2, 2 + int(36 / scale)))
+    for key, value in before.items():
+        crop = value[cut].float().reshape(1, -1, int(24 / scale), int(36 / scale))
+        smooth = {"mode": "bilinear", "align_corners": True}
+        options = smooth if key in ("image", "normal") else {"mode": "nearest"}
+        expected = F.interpolate(crop, size, **options).reshape(after[key].shape)
+        expected = expected / scale if key == "depth" else expected
+        torch.testing.assert_close(after[key], expected.to(after[key].dtype))
+    corrected = NYUv2.augmentations["corrected"](before, Draws(scale, (1, 2), flip=False))
+    assert not torch.equal(corrected["segmentation"], after["segmentation"])
 
 
 @pytest.mark.parametrize("name", ["reference", "corrected"])

@@ -114,9 +114,16 @@ def test_saved_by_datasets(parquet, tmp_path):
     assert_are_the_rooms(samples(tmp_path / "saved", tmp_path))
 
 
-def test_download(parquet, tmp_path, monkeypatch):
+@pytest.mark.parametrize("cached", ["nothing", "all shards but one"])
+def test_download(cached, parquet, tmp_path, monkeypatch):
     """The hub's part is played by a local folder; what is asked of it is checked."""
     datasets = pytest.importorskip("datasets")
+    if cached != "nothing":
+        snapshot = tmp_path / "hub" / "datasets--tanganke--nyuv2" / "snapshots" / "b367b8b5"
+        shutil.copytree(parquet, snapshot)
+        (snapshot / "data" / "val-00001-of-00002.parquet").unlink()
+        with pytest.raises(DataError, match=r"missing: 1"):
+            samples(None, tmp_path)
     asked = []
 
     def load_dataset(name, cache_dir):
@@ -192,13 +199,37 @@ def test_no_folder_with_labels_of_that_number(cityscapes, tmp_path):
 
 
 def test_other_counts_than_published_are_told(mtan):
-    with pytest.warns(UserWarning, match="NYUv2 train: expected 795 samples, got 9"):
+    with pytest.warns(UserWarning, match="Results do not compare") as told:
         NYUv2(data_dir=mtan).prepare_data()
-    full = NYUv2(data_dir=mtan)
-    full.counts = COUNTS
+    texts = [str(warning.message) for warning in told]
+    assert [text.split(". Results")[0] for text in texts] == [
+        "NYUv2 train samples: expected 795, got 9",
+        "NYUv2 size: expected [288, 384], got [32, 64]",
+        "NYUv2 val samples: expected 654, got 5",
+    ]
+
+
+def test_departures_are_known_after_setup(mtan, cityscapes, tmp_path):
+    made = NYUv2(data_dir=mtan)
+    made.setup("fit")
+    assert made.departures == {"train samples": 9, "val samples": 5, "size": list(SIZE)}
+    made.published = made.departures
+    made.setup("fit")
+    assert made.departures == {}
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        full.prepare_data()
+        made.prepare_data()
+    streets = Cityscapes(data_dir=cityscapes)
+    streets.setup("fit")
+    assert streets.departures == made.published  # and inverse depth
+
+
+def test_depth_in_metres_for_cityscapes_is_told(cityscapes, tmp_path):
+    root = shutil.copytree(cityscapes, tmp_path / "data")
+    path = root / "val" / "depth" / "0.npy"
+    np.save(path, 20 * np.load(path))
+    with pytest.warns(UserWarning, match=r"depth: expected inverse depth of at most 1, got more"):
+        Cityscapes(data_dir=root).prepare_data()
 
 
 @pytest.mark.parametrize(("count", "limit"), [(9, None), (9, 9), (9, 20), (9, 4), (5, 1), (2, 2)])

@@ -35,6 +35,25 @@ def ready(root, benchmark=Office31, chosen=None, **options):
     return made
 
 
+def test_departures_from_the_published_lists(office, listed):
+    """The numbers of all domains, whichever are trained; and whether there are lists."""
+    counts = {
+        task: [len(part) for part in parts.values()]
+        for task, parts in Office31(data_dir=office).splits().items()
+    }
+    assert ready(office, chosen=["dslr"]).departures == {
+        "split": "60/20/20 of every class",
+        **counts,
+    }
+    with pytest.warns(UserWarning, match=r"Office31 split: expected LibMTL's lists, got 60/20/20"):
+        Office31(data_dir=office).prepare_data()
+    made = ready(listed)
+    assert made.departures.keys() == {"amazon", "dslr", "webcam"}
+    made.published = {**made.published, **made.departures}
+    made.setup("fit")
+    assert made.departures == {}
+
+
 def test_every_picture_is_in_one_split(office):
     splits = Office31(data_dir=office).splits()
     assert list(splits) == ["amazon", "dslr", "webcam"]
