@@ -14,7 +14,6 @@ from mtl.parts import Needs
 from tests.support import VARIANTS, make_balancer
 from tests.unit.core.toy import flat, losses_of, normal, problem
 
-
 PREFERENCE = torch.tensor([1.0, 0.5, 2.0], dtype=torch.float64)
 
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from mtl import Balancer, Step, Task
-from mtl.aggregation import ExcessMTL, Every, GradDrop, NashMTLWeighting, PCGradWeighting
+from mtl.aggregation import Every, ExcessMTL, GradDrop, NashMTLWeighting, PCGradWeighting
 from mtl.engine import Objectives
 from mtl.errors import ConfigError, NonFiniteError
 from mtl.report import describe_cost
