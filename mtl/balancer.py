@@ -327,10 +327,12 @@ def _check_max_rows(max_rows: int | None, combine: Combiner, level: Level) -> No
         return
     if max_rows < 1:
         raise ConfigError(f"`max_rows` should be 1 or more. Got {max_rows}.")
-    if isinstance(combine, Aggregator):
+    parts = [module for module in combine.modules() if isinstance(module, Part)]
+    if any(Needs.JACOBIAN in part.needs for part in parts):
         raise ConfigError(
-            f"`max_rows` needs a combiner that looks at the Gramian: {type(combine).__name__} "
-            "needs all rows at once. Leave `max_rows` out, or choose a weighting."
+            "`max_rows` should go with a combiner that looks at the Gramian alone. Got "
+            f"{type(combine).__name__}, which needs all rows at once. Leave `max_rows` out, or "
+            "choose a weighting."
         )
     if level != "parameters":
         raise ConfigError(

@@ -8,7 +8,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from itertools import chain
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
@@ -24,8 +25,10 @@ def adapt(part: Any) -> Any:
         balancer.combine._target_=torchjd.aggregation.MGDA
         Balancer(torchjd.aggregation.UPGrad())
 
-    Weightings, and aggregators that are a weighting of the Gramian, see the Gramian: they run at
-    both levels and under the modifiers. Other aggregators see the Jacobian.
+    Weightings of the Gramian (`Weighting[PSDMatrix]`), and aggregators that consist of one, see the
+    Gramian: they run at both levels and under the modifiers. Everything else sees the Jacobian.
+    `MoDoWeighting` and `SDMGradWeighting` take products of gradients of two batches, `J_1 J_2^T`:
+    there is one batch here, so that theirs is the Gramian as well, and biased by its noise.
 
     Random draws of TorchJD come from a generator of our own: the same in all processes and after a
     resume, and the global state is left alone. Its stateful methods keep the state that TorchJD
@@ -38,10 +41,24 @@ def adapt(part: Any) -> Any:
     if isinstance(part, library.GramianWeightedAggregator):
         return TorchJDWeighting(part.gramian_weighting)
     if isinstance(part, library.Weighting):
-        return TorchJDWeighting(part)
+        if _of_products(part, library):
+            return TorchJDWeighting(part)
+        return TorchJDAggregator(library.WeightedAggregator(part))
     if isinstance(part, library.Aggregator):
         return TorchJDAggregator(part)
     return part
+
+
+def _of_products(weighting: Any, library: Any) -> bool:
+    """Whether a weighting takes inner products, `[m, m]`, and not the Jacobian, `[m, n]`."""
+    while isinstance(weighting, library.CRMOGMWeighting):  # it takes what the one inside takes
+        weighting = weighting.weighting
+    if isinstance(weighting, library.MoDoWeighting | library.SDMGradWeighting):
+        return True
+    gramian = sys.modules["torchjd.linalg"].PSDMatrix
+    kinds = type(weighting).__mro__
+    declared = chain.from_iterable(vars(kind).get("__orig_bases__", ()) for kind in kinds)
+    return any(get_args(base) == (gramian,) for base in declared)
 
 
 class _Foreign(Stochastic):
@@ -71,7 +88,7 @@ class _Foreign(Stochastic):
 
 
 class TorchJDWeighting(Weighting, _Foreign):
-    """A TorchJD weighting, or the weighting of a `GramianWeightedAggregator`.
+    """A TorchJD weighting of the Gramian, or that of a `GramianWeightedAggregator`.
 
     Args:
         part: The weighting.
@@ -88,7 +105,7 @@ class TorchJDWeighting(Weighting, _Foreign):
 
 
 class TorchJDAggregator(Aggregator, _Foreign):
-    """A TorchJD aggregator that is no function of the Gramian.
+    """A TorchJD aggregator that sees the Jacobian.
 
     Args:
         part: The aggregator.

@@ -6,7 +6,7 @@ from mtl import streaming
 from mtl.aggregation.memory import GradientMemory
 from mtl.balancer import Balancer
 from mtl.model import MultiTaskModel
-from mtl.parts import Needs
+from mtl.parts import Aggregator, Needs
 
 _MIB = 2**20
 
@@ -25,13 +25,14 @@ def describe_cost(balancer: Balancer, model: MultiTaskModel, num_tasks: int) -> 
     needs = balancer.needs
     shared = model.parameter_groups().shared
     rows = bool(needs & (Needs.GRAMIAN | Needs.JACOBIAN)) and num_tasks > 1
+    products = f"{num_tasks}x{num_tasks} products"
     if not rows:
         passes, memory = "1 backward pass", "no rows of gradients kept"
-        exchanged = "the losses and one gradient"
+        exchanged = "the losses and one gradient are summed over them"
     elif balancer.level == "representation":
         passes = f"{num_tasks} backward passes through the heads, 1 through the backbone"
         memory = f"{num_tasks} gradients of the representation kept"
-        exchanged = f"the losses, {num_tasks}x{num_tasks} products and one gradient"
+        exchanged = f"the losses, {products} and one gradient are summed over them"
     else:
         limit = num_tasks if balancer.max_rows is None else balancer.max_rows
         count = streaming.passes(num_tasks, limit) + bool(balancer.regularizers)
@@ -40,7 +41,11 @@ def describe_cost(balancer: Balancer, model: MultiTaskModel, num_tasks: int) -> 
         mebibytes = kept * sum(p.numel() * p.element_size() for p in shared) / _MIB
         most = "at most " if Needs.JACOBIAN not in needs else ""
         memory = f"{most}{mebibytes:.1f} MiB of rows"
-        exchanged = f"the losses and {num_tasks} gradients"
+        differentiated = streaming.passes(num_tasks, limit) - (num_tasks > limit)
+        exchanged = (
+            f"the losses and {products} are summed over them, {differentiated} rows are summed and "
+            f"scattered, and {_last(balancer, num_tasks, limit)}"
+        )
     if Needs.SALIENCY in needs:
         memory += ", second derivatives through the heads"
     if rows and any(isinstance(module, GradientMemory) for module in balancer.modules()):
@@ -49,8 +54,18 @@ def describe_cost(balancer: Balancer, model: MultiTaskModel, num_tasks: int) -> 
     again = _again(balancer, num_tasks)
     return (
         f"A step takes {passes}, {memory}{again}. Shared parameters: {count:,}. With several "
-        f"processes, {exchanged} are summed over them."
+        f"processes, {exchanged}."
     )
+
+
+def _last(balancer: Balancer, num_tasks: int, limit: int) -> str:
+    """What ends the exchange of gradients by the shared parameters."""
+    if num_tasks > limit:  # rows are not kept: the combination is a pass of its own
+        return "one gradient is summed"
+    combine = balancer.combine
+    columnwise = isinstance(combine, Aggregator) and combine.columnwise
+    whole = Needs.JACOBIAN in combine.needs and not columnwise
+    return f"{num_tasks} rows are gathered" if whole else "one vector is gathered"
 
 
 def _again(balancer: Balancer, num_tasks: int) -> str:

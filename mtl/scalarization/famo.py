@@ -36,7 +36,8 @@ class FAMO(Scalarizer):
     clips the gradient to norm 1: give `trainer.gradient_clip_val=1` for that. Under accumulation
     the losses of the last micro-batch are compared. Tasks that are absent from a step keep their
     logit; where a loss is not finite after the step, the logits stay. The rule compares plain
-    losses: leave the slot of transforms empty.
+    losses: leave the slot of transforms empty. Losses in half precision, where 1e-8 is zero, are
+    combined in float32.
 
     Raises:
         ConfigError: A loss is below its bound.
@@ -71,6 +72,7 @@ class FAMO(Scalarizer):
 
     def forward(self, losses: Tensor) -> Tensor:
         """Combines the losses, `[k]`."""
+        losses = losses.to(torch.promote_types(losses.dtype, torch.float32))
         bounds = self.min_losses[self.present].to(losses)
         check_above("FAMO with these `min_losses`", losses, bounds)
         margins = losses - bounds + _EPS

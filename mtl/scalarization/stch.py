@@ -37,7 +37,7 @@ class STCH(Scalarizer):
 
     Unlike in the official code the nadir is saved with the model, and tasks may be absent: one that
     was never seen in the warm-up takes its first loss as nadir. Where `on_epoch_start` is never
-    called, all steps are in epoch 0.
+    called, all steps are in epoch 0. Losses in half precision are combined in float32.
 
     Raises:
         ConfigError: A loss is negative (`libmtl`).
@@ -101,6 +101,7 @@ class STCH(Scalarizer):
 
     def forward(self, losses: Tensor) -> Tensor:
         """The smooth maximum of the losses, `[k]`."""
+        losses = losses.to(torch.promote_types(losses.dtype, torch.float32))
         weights = self.weights[self.present].to(losses)
         if self.like == "paper":
             return self._smooth_maximum(weights * (losses - self.ideal[self.present].to(losses)))

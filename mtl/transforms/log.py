@@ -14,7 +14,7 @@ class Log(Transform):
         eps: Keeps the logarithm finite at a loss of zero; 1e-8 as in DB-MTL.
 
     Losses must not be negative: the logarithm gives NaN, and the step is skipped by the balancer's
-    rule for non-finite losses.
+    rule for non-finite losses. Those in half precision, where 1e-8 is zero, are taken to float32.
 
     References:
         Lin, Jiang, Ye, Zhang, Chen, Chen, Liu, Kwok. Dual-Balancing for Multi-Task Learning.
@@ -30,5 +30,6 @@ class Log(Transform):
         self.eps = eps
 
     def forward(self, losses: Tensor) -> Tensor:
-        """Logarithms of the losses, `[a] -> [a]`."""
+        """Logarithms of the losses, `[a] -> [a]`, in float32 at least."""
+        losses = losses.to(torch.promote_types(losses.dtype, torch.float32))
         return torch.log(losses + self.eps)

@@ -4,29 +4,65 @@ import copy
 
 import pytest
 import torch
+import torchjd.aggregation as library
+from torchjd.linalg import Matrix, PSDMatrix
 
 from mtl import Balancer, Step
-from mtl.aggregation import MGDAWeighting, TorchJDAggregator, TorchJDWeighting, adapt
+from mtl.aggregation import EMA, MGDAWeighting, TorchJDAggregator, TorchJDWeighting, adapt
+from mtl.errors import ConfigError
 from mtl.parts import Needs
 from tests.support import VARIANTS, make_balancer
 from tests.unit.core.toy import flat, losses_of, normal, problem
 
-library = pytest.importorskip("torchjd.aggregation")
+PREFERENCE = torch.tensor([1.0, 0.5, 2.0], dtype=torch.float64)
 
+
+def smoothed(inner):
+    return {"weighting": getattr(library, f"{inner}Weighting")()}
+
+
+# Everything public that can be made, with what its constructor needs for three tasks.
 GRAMIAN = {
-    "AlignedMTL": {}, "GradVac": {}, "IMTLG": {}, "Krum": {"n_byzantine": 0, "n_selected": 1},
-    "MGDA": {}, "PCGrad": {}, "PCD": {},
+    "AlignedMTL": {}, "CAGrad": {"c": 0.5}, "DualProj": {}, "FairGrad": {"alpha": 1.0},
+    "GradVac": {}, "IMTLG": {}, "Krum": {"n_byzantine": 0, "n_selected": 1}, "MGDA": {},
+    "PCD": {}, "PCGrad": {}, "UPGrad": {},
 }  # fmt: skip
-JACOBIAN = {"ConFIG": {}, "GradDrop": {}, "Mean": {}, "Sum": {}, "Random": {},
-            "TrimmedMean": {"trim_number": 1}}  # fmt: skip
-OPTIONAL = ["UPGrad", "DualProj", "CAGrad", "FairGrad"]
+GRAMIAN |= {f"{name}Weighting": options for name, options in GRAMIAN.items()}
+JACOBIAN = {
+    "Constant": {"weights": PREFERENCE}, "ExcessMTL": {}, "Mean": {}, "Random": {}, "Sum": {},
+}  # fmt: skip
+JACOBIAN |= {f"{name}Weighting": options for name, options in JACOBIAN.items()}
+JACOBIAN |= {"ConFIG": {}, "GradDrop": {}, "NashMTL": {"n_tasks": 3}}
+JACOBIAN |= {"TrimmedMean": {"trim_number": 1}}
+# Products of gradients of two batches; here of one.
+GRAMIAN |= {"MoDoWeighting": {"rho": 0.0}, "SDMGradWeighting": {}}
+# Those that take something that can be weighed.
+WRAPPERS = {
+    "CRMOGMWeighting of MGDA": GRAMIAN, "CRMOGMWeighting of SDMGrad": GRAMIAN,
+    "CRMOGMWeighting of ExcessMTL": JACOBIAN, "CRMOGMWeighting of Mean": JACOBIAN,
+    "GramianWeightedAggregator of UPGrad": GRAMIAN, "WeightedAggregator of ExcessMTL": JACOBIAN,
+}  # fmt: skip
+for name, group in WRAPPERS.items():
+    group[name] = smoothed(name.split()[-1])
+    if name.startswith("Gramian"):
+        group[name] = {"gramian_weighting": group[name]["weighting"]}
+ABSTRACT = {"Aggregator", "Weighting"}
+ALL = [*GRAMIAN, *JACOBIAN]
 
 
-def made(name, options):
-    try:
-        return getattr(library, name)(**options)
-    except ImportError as error:  # its own optional dependencies
-        pytest.skip(str(error))
+def made(name):
+    options = copy.deepcopy({**GRAMIAN, **JACOBIAN}[name])
+    return getattr(library, name.split()[0])(**options)
+
+
+def alone(name):
+    """What TorchJD itself makes an aggregator of."""
+    part = made(name)
+    if isinstance(part, library.Aggregator):
+        return part
+    return (library.GramianWeightedAggregator if name in GRAMIAN else library.WeightedAggregator)(
+        part
+    )
 
 
 def trunk_gradient(balancer, model, tasks, batch):
@@ -35,39 +71,57 @@ def trunk_gradient(balancer, model, tasks, batch):
     return report, torch.cat([p.grad.flatten() for p in model.backbone.parameters()])
 
 
-def jacobian():
-    model, tasks, batch = problem()
+def jacobian(seed=0):
+    model, tasks, batch = problem(seed=seed)
     losses, _ = losses_of(model, tasks, batch)
     return torch.stack([flat(loss, list(model.backbone.parameters())) for loss in losses])
 
 
-@pytest.mark.parametrize("name", [*GRAMIAN, *JACOBIAN, *OPTIONAL])
-def test_aggregators_give_what_they_give_alone(name):
-    options = {**GRAMIAN, **JACOBIAN}.get(name, {"c": 0.5} if name == "CAGrad" else {})
-    if name == "FairGrad":
-        options = {"alpha": 1.0}
-    try:
-        balancer = Balancer(made(name, options))
-    except TypeError as error:
-        pytest.skip(f"other arguments in this version: {error}")
-    gramian = name in GRAMIAN or name in OPTIONAL
+def test_all_of_torchjd_is_here():
+    assert {name.split()[0] for name in ALL} | ABSTRACT == set(library.__all__)
+
+
+@pytest.mark.filterwarnings("ignore:You are solving a parameterized problem")  # of NashMTL
+@pytest.mark.parametrize("name", ALL)
+def test_they_give_what_they_give_alone(name):
+    """For three steps: several have a state."""
+    balancer, reference = Balancer(made(name)), alone(name)
+    gramian = name in GRAMIAN
     assert isinstance(balancer.combine, TorchJDWeighting if gramian else TorchJDAggregator)
     assert balancer.needs == (Needs.GRAMIAN if gramian else Needs.JACOBIAN)
     twin = copy.deepcopy(balancer.combine)
-    report, found = trunk_gradient(balancer, *problem())
-    reference, rows = made(name, options), jacobian()
-    with twin.draws_of_its_own(rows):
-        expected = reference(rows)
-    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-9)
-    assert (report.weights is not None) == gramian
+    for seed in range(3):
+        report, found = trunk_gradient(balancer, *problem(seed=seed))
+        rows = jacobian(seed)
+        with twin.draws_of_its_own(rows):
+            expected = reference(rows)
+        torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-9)
+        assert (report.weights is not None) == gramian
 
 
-def test_weightings_see_the_gramian():
-    gram = jacobian() @ jacobian().T
-    for kind in (library.MGDAWeighting, library.IMTLGWeighting, library.MeanWeighting):
+@pytest.mark.parametrize("name", ["ExcessMTLWeighting", "CRMOGMWeighting of ExcessMTL", "NashMTL"])
+def test_what_looks_at_the_jacobian_is_no_weighting_for_modifiers(name):
+    with pytest.raises(ConfigError, match="should be a Weighting"):
+        EMA(made(name), 3)
+
+
+def test_a_weighting_of_ones_own_sees_what_it_declares():
+    class OfGramian(library.Weighting[PSDMatrix]):
+        def forward(self, gramian, /):
+            return gramian.diagonal()
+
+    class OfMatrix(library.Weighting[Matrix]):
+        def forward(self, matrix, /):
+            return matrix.square().sum(1)
+
+    class Derived(OfGramian):
+        pass
+
+    rows = jacobian()
+    for kind in (OfGramian, Derived):
         part = adapt(kind())
         assert isinstance(part, TorchJDWeighting)
-        torch.testing.assert_close(part(gram), kind()(gram).to(gram))
+        torch.testing.assert_close(part(rows @ rows.T) @ rows, adapt(OfMatrix())(rows))
 
 
 def test_everything_else_is_left_alone():

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from mtl import Balancer, Step, Task
-from mtl.aggregation import GradDrop, NashMTLWeighting, PCGradWeighting
+from mtl.aggregation import Every, ExcessMTL, GradDrop, NashMTLWeighting, PCGradWeighting
 from mtl.engine import Objectives
 from mtl.errors import ConfigError, NonFiniteError
 from mtl.report import describe_cost
@@ -96,7 +96,9 @@ def test_a_row_that_is_not_finite_is_named():
     ("options", "message"),
     [
         ({"max_rows": 0}, "1 or more"),
-        ({"max_rows": 2, "combine": GradDrop()}, "all rows at once"),
+        ({"max_rows": 2, "combine": GradDrop()}, "GradDrop, which needs all rows at once"),
+        ({"max_rows": 1, "combine": ExcessMTL(3)}, "ExcessMTL, which needs all rows at once"),
+        ({"max_rows": 1, "combine": Every(ExcessMTL(3), 3, every=2)}, "all rows at once"),
         ({"max_rows": 2, "level": "representation"}, 'should be "parameters"'),
         ({"max_rows": 2, "sharpness": TaskSAM()}, "joint_sam"),
     ],

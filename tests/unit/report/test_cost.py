@@ -3,7 +3,7 @@
 from torch import nn
 
 from mtl import Balancer, MultiTaskModel
-from mtl.aggregation import GradDrop, MoCo, PCGradWeighting
+from mtl.aggregation import ExcessMTL, GradDrop, MoCo, PCGradWeighting
 from mtl.regularizers import TSR, Activity
 from mtl.report import describe_cost
 from mtl.scalarization import FAMO
@@ -39,7 +39,24 @@ def test_what_is_evaluated_again():
 def test_rows_and_their_memory():
     assert "3 backward passes, at most 0.0 MiB of rows" in describe(Balancer(PCGradWeighting()))
     assert "3 backward passes, 0.0 MiB of rows" in describe(Balancer(GradDrop()))
-    assert "the losses and 3 gradients are summed" in describe(Balancer(GradDrop()))
+
+
+def test_what_several_processes_exchange():
+    """As docs/distributed.md has it, and tests/contract/test_bytes.py measures."""
+
+    def exchanged(*args, **options):
+        return describe(Balancer(*args, **options)).partition("With several processes, ")[2]
+
+    assert exchanged() == "the losses and one gradient are summed over them."
+    rows = "the losses and 3x3 products are summed over them, 3 rows are summed and scattered, and "
+    assert exchanged(PCGradWeighting()) == rows + "one vector is gathered."
+    assert exchanged(GradDrop()) == rows + "one vector is gathered."  # by columns
+    assert exchanged(MoCo(3)) == rows + "3 rows are gathered."
+    assert exchanged(ExcessMTL(3)) == rows + "3 rows are gathered."
+    at_most_one = exchanged(PCGradWeighting(), max_rows=1)
+    assert "6 rows are summed and scattered, and one gradient is summed." in at_most_one
+    above = exchanged(PCGradWeighting(), level="representation")
+    assert above == "the losses, 3x3 products and one gradient are summed over them."
 
 
 def test_rows_that_are_remembered():
