@@ -13,7 +13,7 @@ from mtl.aggregation import (
     SDMGradWeighting,
 )
 from mtl.errors import ConfigError
-from mtl.linalg import cosines, min_norm_weights, project_simplex
+from mtl.linalg import cosines, min_norm_weights
 from tests.unit.aggregation.families import angle, direction, gradients
 
 FULL_RANK = [family for family in FAMILIES if family != "low rank"]
@@ -129,20 +129,6 @@ def test_normalized_mgda():
     torch.testing.assert_close(MGDAWeighting(normalize="norm")(gram), expected)
     libmtl = MGDAWeighting(normalize="norm", like="libmtl")(gram)
     torch.testing.assert_close(libmtl * rows.norm(dim=1), expected)
-
-
-def test_projection_on_the_simplex():
-    point = torch.tensor([0.5, 2.0, -1.0], dtype=torch.float64)
-    assert project_simplex(point).tolist() == [0.0, 1.0, 0.0]
-    assert project_simplex(torch.zeros(4)).tolist() == [0.25] * 4
-    for seed in range(20):
-        point = rows_of("gauss", 1, seed, width=6)[0]
-        found = project_simplex(point)
-        assert float(found.sum()) == pytest.approx(1.0)
-        # KKT: the same shift where positive, no smaller one elsewhere.
-        shift = point - found
-        assert bool((shift <= shift[found > 0].min() + 1e-12).all())
-        assert float(shift[found > 0].std(unbiased=False)) < 1e-12
 
 
 @pytest.mark.parametrize(
