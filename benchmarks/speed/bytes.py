@@ -60,10 +60,13 @@ def measure(processes: int) -> dict[Case, Sent]:
     Raises:
         OSError: The system does not count what a process writes.
     """
+    balancers = _balancers()
     with tempfile.TemporaryDirectory() as folder:
-        mp.spawn(_process, (folder, processes), nprocs=processes)
+        mp.spawn(_process, (folder, processes, balancers), nprocs=processes)
         measured: dict[Case, float] = torch.load(Path(folder) / "sent.pt", weights_only=True)
-    return {case: Sent(sent, _needed(case, processes)) for case, sent in measured.items()}
+    return {
+        case: Sent(sent, _needed(balancers[case], processes)) for case, sent in measured.items()
+    }
 
 
 def tables() -> Iterator[Table]:
@@ -87,7 +90,7 @@ def _cells(sent: Sent) -> list[str]:
     return [f"{sent.measured / 1024:.0f}", f"{sent.needed / 1024:.0f}", f"{sent.ratio:.3f}"]
 
 
-def _cases() -> dict[Case, Balancer]:
+def _balancers() -> dict[Case, Balancer]:
     """Of the presets that compare gradients, and `ew`."""
     found: dict[Case, Balancer] = {}
     for name in preset_names():
@@ -99,14 +102,12 @@ def _cases() -> dict[Case, Balancer]:
     return found
 
 
-def _needed(case: Case, processes: int) -> float | None:
+def _needed(balancer: Balancer, processes: int) -> float | None:
     """Bytes of the scheme: rows reduced and scattered, T x T products, one vector gathered.
 
     Where every process needs the sum of n numbers, it sends `2 (N-1)/N n` of them; where it needs
     one part of the sum, or has one part of what all need, `(N-1)/N n`.
     """
-    name, level = case
-    balancer = preset(name, TASKS, cast("Level", level))
     if balancer.sharpness is not None:
         return None
     model, tasks = _model()
@@ -115,7 +116,7 @@ def _needed(case: Case, processes: int) -> float | None:
     heads = sum(p.numel() for own in groups.specific.values() for p in own)
     rows = len(balancer.clusters([task.name for task in tasks]))
     small = 2 * 8 * (2 * TASKS + rows**2)
-    in_parts = balancer.combine.compares and level == "parameters"
+    in_parts = balancer.combine.compares and balancer.level == "parameters"
     vectors = rows + 1 if in_parts else 2
     return (processes - 1) / processes * (_FLOAT * (vectors * shared + 2 * heads) + small)
 
@@ -127,13 +128,13 @@ def _model() -> tuple[MultiTaskModel, list[Task]]:
     return MultiTaskModel(nn.Sequential(*layers), tasks), tasks
 
 
-def _process(rank: int, folder: str, processes: int) -> None:
+def _process(rank: int, folder: str, processes: int, balancers: dict[Case, Balancer]) -> None:
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore")
     store = f"file://{folder}/store"
     dist.init_process_group("gloo", init_method=store, rank=rank, world_size=processes)
     sent: dict[Case, float] = {}
-    for case, balancer in _cases().items():
+    for case, balancer in balancers.items():
         with suppress(MTLError):  # aggregators do not run at the representation, in all processes
             sent[case] = _sent_in_a_step(balancer)
     counts = torch.tensor(list(sent.values()))
