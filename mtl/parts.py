@@ -156,7 +156,8 @@ class Aggregator(Combiner):
     """Jacobian of the objectives to a direction: one backward pass an objective.
 
     Attributes:
-        columnwise: Each entry of the direction depends on its own column alone: with several
+        columnwise: Each entry of the direction depends on its own column, and on few numbers that
+            are summed over all columns (`mtl.aggregation.columns.over_all_columns`): with several
             processes each sees a part of the columns, and the Jacobian need not travel whole.
         held: Which columns `forward` sees, where it does not see all.
     """

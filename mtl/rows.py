@@ -78,7 +78,7 @@ class Rows:
         width = width if self.held is None else self.held.width
         self.jacobian = step.values.new_empty(len(members), width, dtype=dtype)
         self._used = [False] * len(first)
-        self._spent = False
+        self._inside: Tensor | float | None = None  # what `unscaled` has multiplied the rows by
         cotangents = step.cotangents()
         for j, among in enumerate(members):
             if basis is not None:
@@ -137,17 +137,24 @@ class Rows:
         return result
 
     def unscaled(self, factors: Tensor | None = None) -> Tensor:
-        """`jacobian` without the scale, in the same memory: the rows cannot be weighed any more.
+        """`jacobian` without the scale, in the same memory, once; `weighted` makes up for it.
 
         Args:
             factors: `[r]`, on the rows. Default: ones.
         """
-        assert not self._spent
+        assert self._inside is None
         self.gramian  # noqa: B018 - it is had while the scale is there
-        self._spent = True
         if factors is None:
+            self._inside = 1 / self.step.scale
             return self.jacobian.div_(self.step.scale)
-        return self.jacobian.mul_((factors / self.step.scale).to(self.jacobian)[:, None])
+        self._inside = (factors / self.step.scale).to(self.jacobian)
+        return self.jacobian.mul_(self._inside[:, None])
+
+    def _still(self, weights: Tensor) -> Tensor:
+        """Weights for `jacobian` as it is now; a row that was multiplied by zero has none."""
+        if self._inside is None:
+            return weights
+        return (weights / self._inside).where(weights != 0, 0.0)
 
     def by_sample(self) -> Tensor:
         """The rows in the shape of the representation, `[r, *shape]`, times the scale."""
@@ -166,6 +173,7 @@ class Rows:
         """
         if not self.step.sharded:
             return self.weighted(weights, extra) + self.specific(heads)
+        weights = self._still(weights)
         direction = weights.to(self.jacobian) @ self.jacobian
         replaced = zip(*self._at_representation(direction, weights), strict=True)
         heads = torch.ones_like(weights) if heads is None else heads
@@ -179,8 +187,9 @@ class Rows:
             weights: `[r]`.
             extra: See `along`.
         """
-        direction = self.gather(weights.to(self.jacobian) @ self.jacobian)
-        pairs = self.along(direction, weights, extra)
+        rest = self._still(weights)
+        direction = self.gather(rest.to(self.jacobian) @ self.jacobian)
+        pairs = self.along(direction, rest, extra)
         for factor in self._factors:
             pairs += factor.combine(weights)
         return pairs

@@ -1,6 +1,7 @@
-"""Bytes that each process sends in a step: `python -m benchmarks.speed.bytes [--processes 2 4]`.
+"""Bytes that each process sends in a step: `python -m benchmarks.speed.bytes`.
 
-Counted where they leave: Gloo writes to sockets, and Linux counts what a process writes.
+Counted where they leave: Gloo writes to sockets, and Linux counts what a process writes. All
+presets that take gradients of single tasks, at both levels, beside `ew`.
 """
 
 from __future__ import annotations
@@ -8,36 +9,32 @@ from __future__ import annotations
 import argparse
 import re
 import tempfile
-from collections.abc import Callable
+import warnings
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from rich.console import Console
-from rich.table import Table
 from torch import nn
 
+from benchmarks.speed.methods import OURS, preset, preset_names
+from benchmarks.speed.tables import Table, rewrite
 from mtl import Balancer, MultiTaskModel, Step, Task
-from mtl.aggregation import DBMTL, GradDrop, NashMTLWeighting, PCGradWeighting, TrimmedMean
+from mtl.errors import MTLError
+from mtl.step import Level
 
-TASKS = 3
-_WIDTH = 400
-_STEPS = 3
+TASKS = 6
+PROCESSES = (2, 4)
+_WIDTH = 200
+_STEPS = 4
 _FLOAT = 4
 
-METHODS: dict[str, Callable[[], Balancer]] = {
-    "ew": Balancer,
-    "pcgrad": lambda: Balancer(PCGradWeighting()),
-    "nash_mtl": lambda: Balancer(NashMTLWeighting()),
-    "graddrop": lambda: Balancer(GradDrop()),
-    "trimmed_mean": lambda: Balancer(TrimmedMean()),
-    "pcgrad at the representation": lambda: Balancer(PCGradWeighting(), level="representation"),
-    "db_mtl": lambda: Balancer(DBMTL(TASKS)),
-}
-WITH_MEMORY = ("db_mtl",)
-"""Every process keeps whole rows there: any of them can save, and any number resume."""
+Case = tuple[str, str]
+"""Preset and level."""
 
 
 class Sent(NamedTuple):
@@ -45,36 +42,82 @@ class Sent(NamedTuple):
 
     Attributes:
         measured: What was written to sockets.
-        needed: What the scheme takes.
+        needed: What the scheme takes; `None` with a sharpness, which evaluates the batch again.
     """
 
     measured: float
-    needed: float
+    needed: float | None
+
+    @property
+    def ratio(self) -> float | None:
+        """Measured over needed."""
+        return None if self.needed is None else self.measured / self.needed
 
 
-def measure(processes: int) -> dict[str, Sent]:
-    """Runs all methods in so many processes on this machine.
+def measure(processes: int) -> dict[Case, Sent]:
+    """Runs all cases in so many processes on this machine.
 
     Raises:
         OSError: The system does not count what a process writes.
     """
+    balancers = _balancers()
     with tempfile.TemporaryDirectory() as folder:
-        mp.spawn(_process, (folder, processes), nprocs=processes)
-        measured = torch.load(Path(folder) / "sent.pt", weights_only=True)
-    return {name: Sent(measured[name], _needed(name, processes)) for name in METHODS}
+        mp.spawn(_process, (folder, processes, balancers), nprocs=processes)
+        measured: dict[Case, float] = torch.load(Path(folder) / "sent.pt", weights_only=True)
+    return {
+        case: Sent(sent, _needed(balancers[case], processes)) for case, sent in measured.items()
+    }
 
 
-def _needed(name: str, processes: int) -> float:
+def tables() -> Iterator[Table]:
+    """One for both numbers of processes."""
+    found = [measure(processes) for processes in PROCESSES]
+    columns = ["preset", "level"]
+    for processes in PROCESSES:
+        columns += [f"{processes} processes: KiB sent", "needed", "ratio"]
+    rows = [
+        [f"`{name}`", level, *(cell for sent in found for cell in _cells(sent[name, level]))]
+        for name, level in found[0]
+    ]
+    shared = sum(p.numel() for p in _model()[0].parameter_groups().shared)
+    title = f"Sent by each process in a step; {TASKS} tasks, P = {shared:,}"
+    yield Table("bytes", title, columns, rows)
+
+
+def _cells(sent: Sent) -> list[str]:
+    if sent.needed is None:
+        return [f"{sent.measured / 1024:.0f}", "", ""]
+    return [f"{sent.measured / 1024:.0f}", f"{sent.needed / 1024:.0f}", f"{sent.ratio:.3f}"]
+
+
+def _balancers() -> dict[Case, Balancer]:
+    """Of the presets that compare gradients, and `ew`."""
+    found: dict[Case, Balancer] = {}
+    for name in preset_names():
+        for level in OURS:
+            with suppress(MTLError):
+                balancer = preset(name, TASKS, cast("Level", level))
+                if balancer.combine.compares or (name, level) == ("ew", "parameters"):
+                    found[name, level] = balancer
+    return found
+
+
+def _needed(balancer: Balancer, processes: int) -> float | None:
     """Bytes of the scheme: rows reduced and scattered, T x T products, one vector gathered.
 
     Where every process needs the sum of n numbers, it sends `2 (N-1)/N n` of them; where it needs
     one part of the sum, or has one part of what all need, `(N-1)/N n`.
     """
-    groups = _model()[0].parameter_groups()
+    if balancer.sharpness is not None:
+        return None
+    model, tasks = _model()
+    groups = model.parameter_groups()
     shared = sum(p.numel() for p in groups.shared)
     heads = sum(p.numel() for own in groups.specific.values() for p in own)
-    small = 2 * 8 * (2 * TASKS + TASKS**2)
-    vectors = 2 if name == "ew" or name.endswith("representation") else TASKS + 1
+    rows = len(balancer.clusters([task.name for task in tasks]))
+    small = 2 * 8 * (2 * TASKS + rows**2)
+    in_parts = balancer.combine.compares and balancer.level == "parameters"
+    vectors = rows + 1 if in_parts else 2
     return (processes - 1) / processes * (_FLOAT * (vectors * shared + 2 * heads) + small)
 
 
@@ -85,14 +128,19 @@ def _model() -> tuple[MultiTaskModel, list[Task]]:
     return MultiTaskModel(nn.Sequential(*layers), tasks), tasks
 
 
-def _process(rank: int, folder: str, processes: int) -> None:
+def _process(rank: int, folder: str, processes: int, balancers: dict[Case, Balancer]) -> None:
     torch.set_num_threads(1)
+    warnings.filterwarnings("ignore")
     store = f"file://{folder}/store"
     dist.init_process_group("gloo", init_method=store, rank=rank, world_size=processes)
-    counts = torch.tensor([_sent_in_a_step(make()) for make in METHODS.values()])
+    sent: dict[Case, float] = {}
+    for case, balancer in balancers.items():
+        with suppress(MTLError):  # aggregators do not run at the representation, in all processes
+            sent[case] = _sent_in_a_step(balancer)
+    counts = torch.tensor(list(sent.values()))
     dist.all_reduce(counts, dist.ReduceOp.MAX)
     if rank == 0:
-        torch.save(dict(zip(METHODS, counts.tolist(), strict=True)), Path(folder) / "sent.pt")
+        torch.save(dict(zip(sent, counts.tolist(), strict=True)), Path(folder) / "sent.pt")
     dist.destroy_process_group()
 
 
@@ -120,17 +168,20 @@ def _written() -> int:
 
 
 def main() -> None:
-    """Prints a table for each number of processes."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--processes", type=int, nargs="+", default=[2, 4])
-    for processes in parser.parse_args().processes:
-        table = Table(title=f"KiB that each of {processes} processes sends in a step")
-        for column in ("method", "sent", "the scheme needs", "ratio"):
-            table.add_column(column, justify="left" if column == "method" else "right")
-        for name, (measured, needed) in measure(processes).items():
-            numbers = f"{measured / 1024:.1f}", f"{needed / 1024:.1f}", f"{measured / needed:.3f}"
-            table.add_row(name, *numbers)
-        Console().print(table)
+    """Prints the table, or writes it into a document."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.speed.bytes", description=__doc__)
+    parser.add_argument(
+        "--write",
+        type=Path,
+        metavar="FILE",
+        help="rewrite the table that stands in FILE between `<!-- speed: bytes -->` marks",
+    )
+    arguments = parser.parse_args()
+    for table in tables():
+        if arguments.write:
+            rewrite(arguments.write, table.name, f"\n{table.markdown()}\n")
+        else:
+            table.show(Console())
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
+from mtl.distributed import Held, all_reduce
+
 _CACHED = 2**13  # columns: what a rule makes of 40 rows of them stays in a processor's cache
 _LAUNCHED = 2**20  # on accelerators, where every operation costs a launch
 
@@ -29,3 +31,18 @@ def by_columns(rule: Callable[..., Tensor], *parts: Tensor) -> Tensor:
         parts: Tensors whose last dimension is the n columns.
     """
     return torch.cat([rule(*block) for block in blocks_of_columns(*parts)])
+
+
+def precise(like: Tensor) -> torch.dtype:
+    """Float64, on devices that have it."""
+    return torch.float32 if like.device.type == "mps" else torch.float64
+
+
+def over_all_columns(sums: Tensor, held: Held | None) -> Tensor:
+    """Sums over the columns that this process holds, added up over the processes, in place.
+
+    Args:
+        sums: Of any shape; the fewer numbers the better.
+        held: The columns; `None`: all, and the sums are as they should be.
+    """
+    return sums if held is None else all_reduce(sums)

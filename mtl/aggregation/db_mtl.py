@@ -3,9 +3,13 @@
 import torch
 from torch import Tensor
 
+from mtl.aggregation.columns import blocks_of_columns, over_all_columns, precise
 from mtl.aggregation.memory import GradientMemory
 from mtl.errors import ConfigError
 from mtl.parts import Aggregator
+
+# Beyond these, squares of single entries leave the range of float32.
+_SMALL, _LARGE = 1e-20, 1e35
 
 
 class DBMTL(Aggregator):
@@ -19,14 +23,17 @@ class DBMTL(Aggregator):
         beta: Weight of the past in the moving average, in [0, 1); 0 keeps no memory.
         decay: How fast that weight falls with the step t = 1, 2, ..., >= 0.
 
-    As in the official code and LibMTL. The state is as large as the Jacobian: m numbers a shared
-    parameter. A task without labels in a step keeps its average, and takes no part. An average of
-    zero stays zero.
+    LibMTL, the authors' code, has the same two rates, 0.9 and 0 by default: `decay=0` is its moving
+    average, with as much past in every step. It adds 1e-8 to the norms and to the losses before the
+    logarithm; here averages of zero stay zero. The state is as large as the Jacobian: m numbers a
+    shared parameter. A task without labels in a step keeps its average, and takes no part.
 
     References:
         Lin, Jiang, Ye, Zhang, Chen, Chen, Liu, Kwok. Dual-Balancing for Multi-Task Learning. 2023.
         https://arxiv.org/abs/2308.12029
     """
+
+    columnwise = True
 
     def __init__(self, num_tasks: int, *, beta: float = 0.9, decay: float = 0.5) -> None:
         super().__init__()
@@ -42,11 +49,22 @@ class DBMTL(Aggregator):
         """Direction `[n]` from the Jacobian `[m, n]`, and a step of the averages."""
         averages = jacobian
         if self.beta:
-            rows = self.memory.like(jacobian)
+            rows = self.memory.like(jacobian, self.held)
             self.memory.steps += 1
             averages = rows[self.present]  # in place where all tasks are present
             averages.lerp_(jacobian, 1 - self.beta / self.memory.steps**self.decay)
             rows[self.present] = averages
-        norms = averages.norm(dim=1, dtype=torch.promote_types(jacobian.dtype, torch.float32))
-        factors = torch.where(norms > 0, norms.max() / norms.where(norms > 0, 1.0), 0.0)
-        return factors.to(jacobian) @ averages
+        norms = self._norms(averages)
+        nonzero = norms > torch.finfo(jacobian.dtype).tiny
+        inverse = torch.where(nonzero, 1 / norms.where(nonzero, 1.0), 0.0)
+        return norms.max().to(jacobian) * (inverse.to(jacobian) @ averages)
+
+    def _norms(self, rows: Tensor) -> Tensor:
+        """Norms over the columns of all processes, `[m]`, float64."""
+        dtype = precise(rows)
+        single = torch.promote_types(rows.dtype, torch.float32)
+        squares = rows.norm(dim=1, dtype=single).to(dtype).square()
+        if not bool(((squares > _SMALL) & (squares < _LARGE)).all()):
+            parts = [block.to(dtype).square().sum(1) for (block,) in blocks_of_columns(rows)]
+            squares = torch.stack(parts).sum(0)
+        return over_all_columns(squares, self.held).sqrt()

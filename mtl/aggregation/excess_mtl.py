@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from mtl.aggregation.columns import blocks_of_columns
+from mtl.aggregation.columns import blocks_of_columns, over_all_columns
 from mtl.aggregation.memory import GradientMemory
 from mtl.errors import ConfigError
 from mtl.parts import Combiner, Needs
 
 if TYPE_CHECKING:
+    from mtl.distributed import Held
     from mtl.engine import Combined, Objectives
 
 _EPS = 1e-7
@@ -32,10 +33,10 @@ class ExcessMTL(Combiner):
         like: `paper`: weights sum to one. `libmtl`: to the number of tasks, as in the official
             code.
 
-    As in the official code the first value is that of the first step with the task; the paper
-    averages over three epochs. The first step has equal weights. Heads are weighted too. The state
-    is as large as the Jacobian: m numbers a shared parameter. Tasks without labels in a step
-    keep their weight; those of the others are normalized among themselves.
+    As in the official code the first value is that of the first step with the task; the paper's
+    average over the first three epochs is not available. The first step has equal weights. Heads
+    are weighted too. The state is as large as the Jacobian: m numbers a shared parameter. Tasks
+    without labels in a step keep their weight; those of the others are normalized among themselves.
 
     References:
         He, Zhou, Zhang, Yun, Xu, Zeng, Chilimbi, Zhao. Robust Multi-Task Learning with Excess
@@ -44,6 +45,7 @@ class ExcessMTL(Combiner):
 
     needs: ClassVar[Needs] = Needs.JACOBIAN
     head_grad = "weighted"
+    held: Held | None = None  # which columns `forward` sees, where it does not see all
     log_weights: Tensor
     first: Tensor
 
@@ -64,14 +66,15 @@ class ExcessMTL(Combiner):
     def combine(self, objectives: Objectives) -> Combined:
         """Weighs the gradients."""
         objectives.gramian  # noqa: B018 - raises where a row is not finite
-        return objectives.weigh(self(objectives.jacobian))
+        self.held = objectives.held
+        return objectives.weigh(self(objectives.columns))
 
     def forward(self, jacobian: Tensor) -> Tensor:
         """Weights `[m]` from the Jacobian `[m, n]`, and a step of the state."""
-        sums = self.memory.like(jacobian)
+        sums = self.memory.like(jacobian, self.held)
         present = sums[self.present]  # in place where all tasks are present
         parts = [_excess(*block) for block in blocks_of_columns(jacobian, present)]
-        excess = torch.stack(parts).sum(0).to(self.first)
+        excess = over_all_columns(torch.stack(parts).sum(0), self.held).to(self.first)
         sums[self.present] = present
         first = self.first[self.present]
         known = first > 0

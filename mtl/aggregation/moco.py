@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from mtl.aggregation.columns import over_all_columns, precise
 from mtl.aggregation.memory import GradientMemory
 from mtl.errors import ConfigError
 from mtl.linalg import project_simplex
@@ -37,6 +38,7 @@ class MoCo(Aggregator):
         https://arxiv.org/abs/2210.12624
     """
 
+    columnwise = True
     weights: Tensor
 
     def __init__(
@@ -65,16 +67,27 @@ class MoCo(Aggregator):
 
     def forward(self, jacobian: Tensor) -> Tensor:
         """Direction `[n]` from the Jacobian `[m, n]`, and a step of the state."""
-        rows = self.memory.like(jacobian)
+        rows = self.memory.like(jacobian, self.held)
         self.memory.steps += 1
         time = self.memory.steps
         averages = rows[self.present]  # in place where all tasks are present
         averages.lerp_(jacobian, self.beta / time**self.beta_decay)
         rows[self.present] = averages
-        weights = self.weights[self.present].to(jacobian)
+        weights = self.weights[self.present].to(jacobian.device, precise(jacobian))
         share = weights.sum()
         weights = weights / torch.where(share > 0, share, 1.0)
-        slopes = averages @ (weights @ averages) + self.rho * weights
+        slopes = self._slopes(averages, weights) + self.rho * weights
         weights = project_simplex(weights - self.gamma / time**self.gamma_decay * slopes)
         self.weights[self.present] = (share * weights).to(self.weights)
-        return weights @ averages
+        return weights.to(jacobian) @ averages
+
+    def _slopes(self, averages: Tensor, weights: Tensor) -> Tensor:
+        """`Y Y^T w` over the columns of all processes, `[m]`, float64.
+
+        The second factor is divided by its length: products of two entries may leave float32.
+        """
+        combination = weights.to(averages) @ averages
+        length = combination.norm(p=1)
+        unit = combination / torch.where(length > 0, length, 1.0)
+        slopes = (averages @ unit).to(weights) * length.to(weights)
+        return over_all_columns(slopes, self.held)

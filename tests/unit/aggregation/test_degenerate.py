@@ -90,14 +90,14 @@ def test_gramians_of_single_precision_are_fine(name, count, family):
         assert bool(WEIGHTINGS[name](count)(gram).isfinite().all())
 
 
-@pytest.mark.parametrize("scale", [1e-18, 1.0, 1e18])
+@pytest.mark.parametrize("scale", [1e-20, 1.0, 1e20])
 @pytest.mark.parametrize("case", DEGENERATE)
 @pytest.mark.parametrize("name", OF_JACOBIANS)
 def test_methods_of_the_jacobian_are_finite(name, case, scale):
-    rows = DEGENERATE[case] * scale
+    rows = DEGENERATE[case].float() * scale
+    if name == "excess_mtl" and scale > 1:
+        rows = rows.double()  # it remembers squares
     method = OF_JACOBIANS[name](len(rows))
-    if name == "moco" and scale > 1:
-        method.gamma = scale**-2  # a rate for these gradients; squares overflow float32
-        rows = rows.double()
     for _ in range(3):
-        assert bool(method(rows.double() if scale > 1 else rows).isfinite().all())
+        assert bool(method(rows).isfinite().all())
+    assert all(bool(buffer.isfinite().all()) for buffer in method.buffers())

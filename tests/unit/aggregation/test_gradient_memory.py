@@ -35,6 +35,24 @@ def test_db_mtl_without_past_makes_gradients_equally_long():
     assert method.memory.rows is None
 
 
+@pytest.mark.parametrize("scale", [1e-20, 1.0, 1e20])
+def test_db_mtl_where_squares_leave_single_precision(scale):
+    """Norms were once of float32: at 1e-20 zero or a few digits, at 1e20 infinite."""
+    method, reference = DBMTL(3), DBMTL(3)
+    for rows in steps():
+        rows[1] /= 100
+        torch.testing.assert_close(
+            method((scale * rows).float()).double() / scale, reference(rows), rtol=1e-5, atol=1e-6
+        )
+
+
+def test_db_mtl_of_rows_that_are_40_orders_apart():
+    rows = torch.tensor([[3e20, 4e20, 0.0], [0.0, 1e-20, 0.0], [0.0, 0.0, 1e-42], [0.0, 0.0, 0.0]])
+    # What is below the smallest normal number counts as zero, as on accelerators.
+    expected = torch.tensor([3e20, 9e20, 0.0])
+    torch.testing.assert_close(DBMTL(4, beta=0.0)(rows), expected)
+
+
 @pytest.mark.parametrize("like", ["paper", "libmtl"])
 def test_excess_mtl_golden(like):
     method = ExcessMTL(3, step_size=0.5, like=like).double()
@@ -74,6 +92,16 @@ def test_moco_golden():
         weights = project_simplex(weights - 0.3 / t**0.1 * matrix @ weights)
         torch.testing.assert_close(method(rows), weights @ averages)
         torch.testing.assert_close(method.weights, weights)
+
+
+@pytest.mark.parametrize("scale", [1e-20, 1.0, 1e20])
+def test_moco_where_products_leave_single_precision(scale):
+    method = MoCo(3, gamma=0.3 / scale**2)
+    reference = MoCo(3, gamma=0.3)
+    for rows in steps():
+        found = method((scale * rows).float()).double() / scale
+        torch.testing.assert_close(found, reference(rows), rtol=1e-4, atol=1e-5)
+        assert float(method.weights.max()) < 1
 
 
 @pytest.mark.parametrize("name", METHODS)
