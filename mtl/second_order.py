@@ -66,14 +66,7 @@ def twice_differentiable(
     """
     switch = InputGradients()
     chosen = {id(p) for p in parameters}
-    layers = [
-        layer
-        for layer in model.modules()
-        if type(layer) in _FORWARDS
-        and "forward" not in vars(layer)
-        and (owned := {id(p) for p in layer.parameters(recurse=False)})
-        and owned <= chosen
-    ]
+    layers = list(dict.fromkeys(_layers(model, chosen)))
     for layer in layers:
         layer.forward = _FORWARDS[type(layer)](layer, switch)
     try:
@@ -81,6 +74,19 @@ def twice_differentiable(
     finally:
         for layer in layers:
             del layer.forward
+
+
+def _layers(model: nn.Module, chosen: set[int]) -> Iterator[nn.Module]:
+    """Layers that own some of the chosen parameters and none else, and activations beside them."""
+    for module in model.modules():
+        known = [
+            layer
+            for layer in module.children()
+            if type(layer) in _FORWARDS and "forward" not in vars(layer)
+        ]
+        own = [{id(p) for p in layer.parameters()} for layer in known]
+        if any(ids and ids <= chosen for ids in own):
+            yield from (layer for layer, ids in zip(known, own, strict=True) if ids <= chosen)
 
 
 def _convolution(layer: nn.Conv2d, switch: InputGradients) -> Forward:
@@ -240,8 +246,9 @@ class _BatchNormInputs(torch.autograd.Function):
             tangent, inputs, weight, *moments, (True, True, True)
         )
         count = inputs.numel() // inputs.shape[1]
-        gx, g, ux, u = (total / count for total in (*sums, *tangent_sums))
-        common = (gradient * tangent).mean((0, 2, 3)) - u * g - ux * gx
+        totals = (*sums, *tangent_sums, _channel_products(gradient, tangent))
+        gx, g, ux, u, ug = (total / count for total in totals)
+        common = ug - u * g - ux * gx
         factor = -weight * inverse**2
         on_inputs = factor * inverse * (common - 2 * ux * gx)
         offset = -factor * (u * gx + g * ux) - on_inputs * mean
@@ -254,7 +261,36 @@ class _BatchNormInputs(torch.autograd.Function):
         return by_gradient, by_inputs, inverse * count * common, None, None, None
 
 
+def _channel_products(first: Tensor, second: Tensor) -> Tensor:
+    """Inner products of each channel of two `[B, C, H, W]`, in one pass over memory."""
+    zeros = first.new_zeros(first.shape[1])
+    moments = (None, None, zeros, zeros + 1, True, 0.0)
+    wanted = (False, True, False)
+    return _aten.native_batch_norm_backward(first, second, None, *moments, wanted)[1]
+
+
+def _relu(layer: nn.ReLU, switch: InputGradients) -> Forward:  # noqa: ARG001 - as the others
+    return lambda inputs: _ReLU.apply(inputs, layer.inplace)
+
+
+class _ReLU(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor, inplace: bool) -> Tensor:
+        if inplace:
+            ctx.mark_dirty(inputs)
+        result = torch.relu_(inputs) if inplace else torch.relu(inputs)
+        ctx.save_for_backward(result)
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        (result,) = ctx.saved_tensors
+        # Not detached, it would get a gradient of zeros.
+        return _aten.threshold_backward(gradients[0], result.detach(), 0), None
+
+
 _FORWARDS: dict[type[nn.Module], Callable[[Any, InputGradients], Forward]] = {
     nn.Conv2d: _convolution,
     nn.BatchNorm2d: _batch_norm,
+    nn.ReLU: _relu,
 }
