@@ -1,8 +1,8 @@
-"""Second derivatives through convolutions and batch normalization at the price of first ones.
+"""Second derivatives of convolutions, batch normalization and ReLU for the price of first ones.
 
 PyTorch differentiates the backward pass of a convolution by one whose kernel is as large as the
-picture, and that of batch normalization by some fifty small operations. Here both use the kernels
-of the ordinary passes.
+picture, that of batch normalization by some fifty small operations, and gives ReLU's mask a
+gradient of zeros. Here all use the kernels of the ordinary passes.
 """
 
 from __future__ import annotations
@@ -25,6 +25,11 @@ class Pointwise(NamedTuple):
     inputs: Tensor
     weight: Tensor  # [K, C]
     output: Tensor
+
+    @property
+    def changed(self) -> bool:
+        """Whether the output was changed in place, and is another function of the inputs."""
+        return self.output._version > 0
 
 
 class InputGradients:
@@ -60,9 +65,9 @@ def twice_differentiable(
     more; without it, and with `create_graph=True`, PyTorch's own formulas hold.
 
     Args:
-        model: Its layers of the very types `nn.Conv2d` and `nn.BatchNorm2d` take part; others, and
-            under autocast all, stay as they are.
-        parameters: Only layers that own some of these, and none else.
+        model: Its layers of the very types `nn.Conv2d`, `nn.BatchNorm2d` and `nn.ReLU` take part;
+            others, and under autocast the first two, stay as they are.
+        parameters: Only layers that own some of these and none else, and ReLUs beside them.
     """
     switch = InputGradients()
     chosen = {id(p) for p in parameters}
@@ -74,6 +79,7 @@ def twice_differentiable(
     finally:
         for layer in layers:
             del layer.forward
+        switch.pointwise[:] = [call for call in switch.pointwise if not call.changed]
 
 
 def _layers(model: nn.Module, chosen: set[int]) -> Iterator[nn.Module]:

@@ -120,6 +120,11 @@ LINEAR_HEADS = {
     "read twice": (lambda: nn.Sequential(nn.Conv2d(4, 2, 1)), Around, [True, False]),
     "changed input": (lambda: nn.Conv2d(4, 1, 1), Inside, [True, False]),
     "subclass": (lambda: nn.Conv2d(4, 2, 1), lambda: Skip(4, 2, 1), [True, False]),
+    "in place": (
+        lambda: nn.Sequential(nn.Conv2d(4, 2, 1), nn.ReLU(inplace=True)),
+        lambda: nn.Sequential(nn.Conv2d(4, 2, 1), nn.Hardtanh(inplace=True)),
+        [False, False],
+    ),
     "wide": (lambda: nn.Conv2d(4, 4, 1), lambda: nn.Conv2d(4, 2, 3, padding=1), [False, False]),
     "grouped": (lambda: nn.Conv2d(4, 2, 1, groups=2), lambda: nn.Conv2d(4, 2, 1), [False, True]),
 }
