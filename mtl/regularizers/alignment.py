@@ -59,7 +59,8 @@ def csa(
         detach_anchors: Anchors are constants; not so in the paper.
 
     Returns:
-        A scalar; 0 without graph where there are less than 2 samples.
+        A scalar; 0 without graph where there are less than 2 samples (our choice: the paper's sum
+        over other samples is then empty).
     """
     tasks = as_tasks(saliency)
     if len(tasks[0]) < 2:
@@ -101,6 +102,7 @@ class CSA(SaliencyRegularizer):
         channel_dim: int | None = None,
         detach: bool = False,
         warmup_epochs: int = 0,
+        max_ratio: float | None = None,
     ) -> None:
         super().__init__(
             strength=strength,
@@ -109,6 +111,7 @@ class CSA(SaliencyRegularizer):
             channel_dim=channel_dim,
             detach=detach,
             warmup_epochs=warmup_epochs,
+            max_ratio=max_ratio,
         )
         if not 0 < temperature < math.inf:
             raise ConfigError(f"`temperature` should be positive. Got {temperature}.")
