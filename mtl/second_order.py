@@ -1,8 +1,8 @@
-"""Second derivatives through convolutions and batch normalization at the price of first ones.
+"""Second derivatives of convolutions, batch normalization and ReLU for the price of first ones.
 
 PyTorch differentiates the backward pass of a convolution by one whose kernel is as large as the
-picture, and that of batch normalization by some fifty small operations. Here both use the kernels
-of the ordinary passes.
+picture, that of batch normalization by some fifty small operations, and gives ReLU's mask a
+gradient of zeros. Here all use the kernels of the ordinary passes.
 """
 
 from __future__ import annotations
@@ -25,6 +25,11 @@ class Pointwise(NamedTuple):
     inputs: Tensor
     weight: Tensor  # [K, C]
     output: Tensor
+
+    @property
+    def changed(self) -> bool:
+        """Whether the output was changed in place, and is another function of the inputs."""
+        return self.output._version > 0
 
 
 class InputGradients:
@@ -60,20 +65,13 @@ def twice_differentiable(
     more; without it, and with `create_graph=True`, PyTorch's own formulas hold.
 
     Args:
-        model: Its layers of the very types `nn.Conv2d` and `nn.BatchNorm2d` take part; others, and
-            under autocast all, stay as they are.
-        parameters: Only layers that own some of these, and none else.
+        model: Its layers of the very types `nn.Conv2d`, `nn.BatchNorm2d` and `nn.ReLU` take part;
+            others, and under autocast the first two, stay as they are.
+        parameters: Only layers that own some of these and none else, and ReLUs beside them.
     """
     switch = InputGradients()
     chosen = {id(p) for p in parameters}
-    layers = [
-        layer
-        for layer in model.modules()
-        if type(layer) in _FORWARDS
-        and "forward" not in vars(layer)
-        and (owned := {id(p) for p in layer.parameters(recurse=False)})
-        and owned <= chosen
-    ]
+    layers = list(dict.fromkeys(_layers(model, chosen)))
     for layer in layers:
         layer.forward = _FORWARDS[type(layer)](layer, switch)
     try:
@@ -81,6 +79,20 @@ def twice_differentiable(
     finally:
         for layer in layers:
             del layer.forward
+        switch.pointwise[:] = [call for call in switch.pointwise if not call.changed]
+
+
+def _layers(model: nn.Module, chosen: set[int]) -> Iterator[nn.Module]:
+    """Layers that own some of the chosen parameters and none else, and activations beside them."""
+    for module in model.modules():
+        known = [
+            layer
+            for layer in module.children()
+            if type(layer) in _FORWARDS and "forward" not in vars(layer)
+        ]
+        own = [{id(p) for p in layer.parameters()} for layer in known]
+        if any(ids and ids <= chosen for ids in own):
+            yield from (layer for layer, ids in zip(known, own, strict=True) if ids <= chosen)
 
 
 def _convolution(layer: nn.Conv2d, switch: InputGradients) -> Forward:
@@ -240,8 +252,9 @@ class _BatchNormInputs(torch.autograd.Function):
             tangent, inputs, weight, *moments, (True, True, True)
         )
         count = inputs.numel() // inputs.shape[1]
-        gx, g, ux, u = (total / count for total in (*sums, *tangent_sums))
-        common = (gradient * tangent).mean((0, 2, 3)) - u * g - ux * gx
+        totals = (*sums, *tangent_sums, _channel_products(gradient, tangent))
+        gx, g, ux, u, ug = (total / count for total in totals)
+        common = ug - u * g - ux * gx
         factor = -weight * inverse**2
         on_inputs = factor * inverse * (common - 2 * ux * gx)
         offset = -factor * (u * gx + g * ux) - on_inputs * mean
@@ -254,7 +267,36 @@ class _BatchNormInputs(torch.autograd.Function):
         return by_gradient, by_inputs, inverse * count * common, None, None, None
 
 
+def _channel_products(first: Tensor, second: Tensor) -> Tensor:
+    """Inner products of each channel of two `[B, C, H, W]`, in one pass over memory."""
+    zeros = first.new_zeros(first.shape[1])
+    moments = (None, None, zeros, zeros + 1, True, 0.0)
+    wanted = (False, True, False)
+    return _aten.native_batch_norm_backward(first, second, None, *moments, wanted)[1]
+
+
+def _relu(layer: nn.ReLU, switch: InputGradients) -> Forward:  # noqa: ARG001 - as the others
+    return lambda inputs: _ReLU.apply(inputs, layer.inplace)
+
+
+class _ReLU(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor, inplace: bool) -> Tensor:
+        if inplace:
+            ctx.mark_dirty(inputs)
+        result = torch.relu_(inputs) if inplace else torch.relu(inputs)
+        ctx.save_for_backward(result)
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        (result,) = ctx.saved_tensors
+        # Not detached, it would get a gradient of zeros.
+        return _aten.threshold_backward(gradients[0], result.detach(), 0), None
+
+
 _FORWARDS: dict[type[nn.Module], Callable[[Any, InputGradients], Forward]] = {
     nn.Conv2d: _convolution,
     nn.BatchNorm2d: _batch_norm,
+    nn.ReLU: _relu,
 }

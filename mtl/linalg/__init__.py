@@ -1,6 +1,6 @@
 """Small dense problems on Gramians: exact, in float64."""
 
-from mtl.linalg.affinity import gram_cosines, gram_norm, nonzero
+from mtl.linalg.affinity import gram_cosines, gram_norm, gram_products, nonzero
 from mtl.linalg.bargaining import fair_weights
 from mtl.linalg.dependent import least_norm_solution, principal_components
 from mtl.linalg.equilibrate import Equilibrated, equilibrate
@@ -20,6 +20,7 @@ __all__ = [
     "finest",
     "gram_cosines",
     "gram_norm",
+    "gram_products",
     "gramian",
     "inner_products",
     "least_norm_solution",

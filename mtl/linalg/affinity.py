@@ -37,6 +37,25 @@ def gram_cosines(anchors: Tensor, matrices: Tensor | Product) -> Tensor:
     return ((anchors @ grams) * anchors).sum((1, 2))
 
 
+def gram_products(anchors: Tensor) -> Tensor:
+    """`<A^T A, K^T K>` for each pair of matrices; differentiable once.
+
+    It is `|A K^T|^2` as well, with m x m products for every pair; from the C x C matrices, formed
+    for a few columns at a time, where that takes fewer multiplications.
+
+    Args:
+        anchors: `[B, m, C]`.
+
+    Returns:
+        `[B, B]`.
+    """
+    count, rows, channels = anchors.shape
+    if channels * (count + rows) < count * rows**2:
+        return _GramProducts.apply(anchors)
+    products = _Gram.apply(anchors.flatten(0, 1)[None])[0].square()
+    return products.unflatten(1, (count, rows)).sum(2).unflatten(0, (count, rows)).sum(1)
+
+
 def nonzero(size: Tensor) -> Tensor:
     """Sizes to divide by: 1 in place of 0."""
     return torch.where(size > 0, size, 1.0)
@@ -73,6 +92,36 @@ class _Gram(torch.autograd.Function):
         (matrices,) = ctx.saved_tensors
         result = torch.empty_like(matrices)  # of the same memory format
         return torch.bmm(gradients[0] + gradients[0].mT, matrices, out=result)
+
+
+class _GramProducts(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, anchors: Tensor) -> Tensor:
+        ctx.save_for_backward(anchors)
+        result = anchors.new_zeros(len(anchors), len(anchors))
+        for _, columns in _gram_columns(anchors):
+            result.addmm_(columns, columns.T)
+        return result
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        # With H_b = sum_k (G + G^T)_bk A_k^T A_k: 2 A_b H_b.
+        (anchors,) = ctx.saved_tensors
+        factors = 2 * (gradients[0] + gradients[0].T)
+        result = torch.empty_like(anchors)
+        for part, columns in _gram_columns(anchors):
+            result[:, :, part] = anchors @ (factors @ columns).unflatten(1, (anchors.shape[2], -1))
+        return result
+
+
+def _gram_columns(anchors: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Some columns of all `A^T A` at a time, `[B, C * columns]`."""
+    samples, _, channels = anchors.shape
+    count = max(1, _CHUNK // (samples * channels))
+    for start in range(0, channels, count):
+        part = slice(start, start + count)
+        yield part, (anchors.mT @ anchors[:, :, part]).flatten(1)
 
 
 class _GramCosines(torch.autograd.Function):

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from mtl.errors import ConfigError
-from mtl.linalg import Product, gram_cosines, gram_norm
+from mtl.linalg import Product, dense, gram_cosines, gram_norm, gram_products, nonzero
 from mtl.regularizers.saliency import Saliency, SaliencyRegularizer, as_tasks, check_choice
 from mtl.step import Step
 
@@ -41,8 +41,9 @@ def csa(
         CSA = mean_{b,t} [ln sum_{k != b} exp(sim(anchor_b, anchor_k) / temperature)
                           - sim(anchor_b, M_tb) / temperature]
 
-    All matrices are positive semi-definite: `|CSA - ln(B - 1)| <= 1 / temperature`. With C > N none
-    is formed: `<X X^T, Y Y^T> = |X^T Y|^2`, and the norm of `M_tb` is that of the N x N matrix.
+    All matrices are positive semi-definite: `|CSA - ln(B - 1)| <= 1 / temperature`. With C > N no
+    affinity is formed: `<X X^T, Y Y^T> = |X^T Y|^2`, and the norm of `M_tb` is that of the N x N
+    matrix. Anchors are formed where that takes fewer multiplications, with many tasks.
 
     A factor common to all tasks changes nothing. Half precision is computed in float32. A
     saliency of zero (no label) is similar to nothing.
@@ -58,7 +59,8 @@ def csa(
         detach_anchors: Anchors are constants; not so in the paper.
 
     Returns:
-        A scalar; 0 without graph where there are less than 2 samples.
+        A scalar; 0 without graph where there are less than 2 samples (our choice: the paper's sum
+        over other samples is then empty).
     """
     tasks = as_tasks(saliency)
     if len(tasks[0]) < 2:
@@ -100,6 +102,7 @@ class CSA(SaliencyRegularizer):
         channel_dim: int | None = None,
         detach: bool = False,
         warmup_epochs: int = 0,
+        max_ratio: float | None = None,
     ) -> None:
         super().__init__(
             strength=strength,
@@ -108,6 +111,7 @@ class CSA(SaliencyRegularizer):
             channel_dim=channel_dim,
             detach=detach,
             warmup_epochs=warmup_epochs,
+            max_ratio=max_ratio,
         )
         if not 0 < temperature < math.inf:
             raise ConfigError(f"`temperature` should be positive. Got {temperature}.")
@@ -186,11 +190,20 @@ def similarities(
     if detach_anchors:
         anchors = anchors.detach()
     anchors = anchors / gram_norm(anchors @ anchors.mT).sqrt()[:, None, None]
-    positive = torch.stack([gram_cosines(anchors, s) for s in tasks])
-    count = len(anchors)
-    everyone = anchors.flatten(0, 1)
+    positive = _to_vectors(anchors, tasks) if tasks[0].shape[2] == 1 else _to_maps(anchors, tasks)
     if negatives == "anchors":
-        products = (everyone @ everyone.T).square().unflatten(1, (count, -1)).sum(2)
-        return Similarities(positive, products.unflatten(0, (count, -1)).sum(1)[None])
+        return Similarities(positive, gram_products(anchors)[None])
     rows = [[gram_cosines(a.expand_as(anchors), s) for a in anchors] for s in tasks]
     return Similarities(positive, torch.stack([torch.stack(row) for row in rows]))
+
+
+def _to_maps(anchors: Tensor, tasks: Sequence[Tensor | Product]) -> Tensor:
+    return torch.stack([gram_cosines(anchors, s) for s in tasks])
+
+
+def _to_vectors(anchors: Tensor, tasks: Sequence[Tensor | Product]) -> Tensor:
+    """With one position `M_tb` is `s s^T`, of norm `|s|^2`: all cosines are inner products."""
+    vectors = torch.stack([dense(s).squeeze(2) for s in tasks], 1)
+    vectors = vectors / nonzero(vectors.detach().abs().amax(2, keepdim=True))
+    sizes = nonzero(vectors.square().sum(2))
+    return ((anchors @ vectors.mT).square().sum(1) / sizes).T

@@ -77,6 +77,7 @@ class TSR(SaliencyRegularizer):
         channel_dim: int | None = None,
         detach: bool = False,
         warmup_epochs: int = 0,
+        max_ratio: float | None = None,
     ) -> None:
         super().__init__(
             strength=strength,
@@ -85,6 +86,7 @@ class TSR(SaliencyRegularizer):
             channel_dim=channel_dim,
             detach=detach,
             warmup_epochs=warmup_epochs,
+            max_ratio=max_ratio,
         )
         check_choice("channel_mean", channel_mean, get_args(ChannelMean))
         if not eps > 0:

@@ -39,13 +39,14 @@ class SaliencyRegularizer(Regularizer):
     `<name>/gradient_norm` (this term, times its strength) and `tasks/gradient_norm` (the sum of the
     losses whose saliency is taken); this costs one more pass through the heads.
 
-    Samples that tasks do not share (multi-input data) are paired by their position in the batch.
+    Samples that tasks do not share (multi-input data) are paired by their position in the batch;
+    the paper does not say how, this is our choice.
     With several processes saliency and negatives are those of each process's own samples, and the
     term is the mean over processes.
 
     Args:
         strength: The paper's lambda, 0 or more; it finds 0.7 to 1.5 alike and does not say which
-            table has which. With 0 nothing is computed.
+            table has which, so that the default is our choice. With 0 nothing is computed.
         log: Saliency of `log(L_t + log_eps)` rather than of `L_t`. The paper trains on log losses;
             that their saliency is meant is our reading.
         log_eps: 1e-8 as in DB-MTL.
@@ -53,6 +54,10 @@ class SaliencyRegularizer(Regularizer):
             the first, are positions. Default: the last of three (tokens), otherwise 1.
         detach: Saliencies are constants: the term is logged and trains nothing. A control.
         warmup_epochs: The strength grows linearly over so many epochs. Not in the paper.
+        max_ratio: Most that the norm of the term's gradient at the representation may be, relative
+            to that of the tasks' (the norms that are compared, on each process's own samples): a
+            longer gradient is scaled down to it by a factor without gradient, the value stays.
+            `None`: no limit, as in the paper. Costs one more pass through the heads in every step.
 
     Raises:
         ConfigError: An option is out of range.
@@ -70,6 +75,7 @@ class SaliencyRegularizer(Regularizer):
         channel_dim: int | None = None,
         detach: bool = False,
         warmup_epochs: int = 0,
+        max_ratio: float | None = None,
     ) -> None:
         super().__init__()
         for name, value in (
@@ -79,6 +85,8 @@ class SaliencyRegularizer(Regularizer):
         ):
             if not 0 <= value < math.inf:
                 raise ConfigError(f"`{name}` should be 0 or more. Got {value}.")
+        if max_ratio is not None and not 0 < max_ratio < math.inf:
+            raise ConfigError(f"`max_ratio` should be positive, or null. Got {max_ratio}.")
         if channel_dim == 0:
             raise ConfigError("`channel_dim` should not be 0, the dimension of the samples. Got 0.")
         self.strength = strength
@@ -86,6 +94,7 @@ class SaliencyRegularizer(Regularizer):
         self.channel_dim = channel_dim
         self.detach = detach
         self.warmup_epochs = warmup_epochs
+        self.max_ratio = max_ratio
         self._epoch = 0
         if strength == 0:
             self.needs = Needs.LOSSES  # type: ignore[misc]
@@ -109,9 +118,9 @@ class SaliencyRegularizer(Regularizer):
         if self.detach:
             saliency = [s.detach() for s in saliency]
         value = self.strength * warm * self.term(saliency, step)
-        if step.observed and value.requires_grad:
-            self._compare(value, step)
-        return value
+        if not value.requires_grad or (self.max_ratio is None and not step.observed):
+            return value
+        return self._compared(value, step)
 
     def _saliency(self, step: Step) -> list[Tensor | Product]:
         """One set of tensors for all terms: their gradients are then added in place."""
@@ -123,18 +132,26 @@ class SaliencyRegularizer(Regularizer):
     def _gradients(self, step: Step) -> dict[str, tuple[Tensor | Product, ...]]:
         return step.saliencies(self.log_eps, factored=self.channel_dim in (None, 1))
 
-    def _compare(self, value: Tensor, step: Step) -> None:
-        """Logs norms at the representation: of this term's gradient, and of the tasks'."""
+    def _compared(self, value: Tensor, step: Step) -> Tensor:
+        """The term with its gradient capped; logs norms at the representation."""
         assert step.representation is not None
         sums: dict[Tensor, Tensor] = {}
         for name, gradients in self._gradients(step).items():
             for tensor, gradient in zip(step.representation[name], gradients, strict=True):
                 part = dense(gradient.detach()) / world_size()
                 sums[tensor] = sums[tensor] + part if tensor in sums else part
-        own = step.differentiate(None, list(sums), extra=[value], retain_graph=True)
+        tasks = _norm(sums.values())
+        found = step.differentiate(None, list(sums), extra=[value], retain_graph=True)
+        own = _norm(g for g in found if g is not None)
+        if self.max_ratio is not None:
+            largest = self.max_ratio * tasks
+            factor = torch.where(own > largest, largest / own, 1.0).to(value)
+            own = torch.minimum(own, largest)
+            value = value.detach() + factor * (value - value.detach())  # the value is not capped
         name = type(self).__name__.lower()
-        step.scalars[f"{name}/gradient_norm"] = _norm(g for g in own if g is not None) / step.scale
-        step.scalars["tasks/gradient_norm"] = _norm(sums.values()) / step.scale
+        step.scalars[f"{name}/gradient_norm"] = own / step.scale
+        step.scalars["tasks/gradient_norm"] = tasks / step.scale
+        return value
 
     @abstractmethod
     def term(self, saliency: list[Tensor | Product], step: Step) -> Tensor:
@@ -162,19 +179,26 @@ def positions_last(
     """
     if not gradients:
         return []
-    shapes = {name: [tuple(g.shape) for g in own] for name, own in gradients.items()}
+    for name, own in gradients.items():
+        if len(own) != 1:
+            raise UnsupportedError(
+                "Task saliency needs one tensor [B, C, ...] a task as representation. Got "
+                f"{len(own)} tensors for task {name!r}. Join them, or choose a model whose heads "
+                "attach to one."
+            )
+    shapes = {name: tuple(own[0].shape) for name, own in gradients.items()}
     first = next(iter(shapes.values()))
-    if any(own != first for own in shapes.values()) or len(first) != 1 or len(first[0]) < 2:
+    if any(own != first for own in shapes.values()) or len(first) < 2:
         raise UnsupportedError(
             "Task saliency needs one tensor [B, C, ...] a task as representation, of one shape "
             f"for all. Got {shapes}. Where tasks have batches of their own, make them of equal "
-            "size (drop_last=True); where heads attach to several tensors, join them."
+            "size (drop_last=True)."
         )
-    dims = len(first[0])
+    dims = len(first)
     channels = channel_dim if channel_dim is not None else (-1 if dims == 3 else 1)
     if not -dims < channels < dims:
         raise ConfigError(
-            f"`channel_dim` should be a dimension of the representation {first[0]}, not the first. "
+            f"`channel_dim` should be a dimension of the representation {first}, not the first. "
             f"Got {channels}."
         )
     return [_positions_last(own[0], channels) for own in gradients.values()]

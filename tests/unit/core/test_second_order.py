@@ -1,4 +1,4 @@
-"""Second derivatives of convolutions and batch normalization, against PyTorch's own."""
+"""Second derivatives of convolutions, batch normalization and ReLU, against PyTorch's own."""
 
 import copy
 
@@ -17,6 +17,8 @@ LAYERS = {
     "grouped": lambda: nn.Conv2d(4, 6, 3, groups=2),
     "norm": lambda: nn.BatchNorm2d(4),
     "norm without statistics": lambda: nn.BatchNorm2d(4, track_running_stats=False),
+    "relu": lambda: nn.ReLU(),
+    "relu in place": lambda: nn.Sequential(nn.Conv2d(4, 4, 1), nn.ReLU(inplace=True)),
     # These stay as they are.
     "same": lambda: nn.Conv2d(4, 6, 3, padding="same"),
     "reflected": lambda: nn.Conv2d(4, 6, 3, padding=1, padding_mode="reflect"),
@@ -74,9 +76,11 @@ def test_second_derivatives(kind, frozen, channels_last):
 
 def test_layers_are_evaluated_as_promised():
     """The nodes of the graph: ours for the chosen parameters, PyTorch's for others."""
-    model = net("norm")
-    chosen = [*model[2].parameters(), *model[4].parameters()]
-    with twice_differentiable(model, chosen):
+    head = net("norm")[2:]
+    head[1] = nn.ReLU()
+    backbone = nn.Sequential(nn.Conv2d(4, 4, 3), nn.ReLU()).double()
+    model = nn.Sequential(backbone, head)
+    with twice_differentiable(model, head.parameters()):
         loss = model(normal(3, 4, 9, 8)).sum()
     names, stack = [], [loss.grad_fn]
     while stack:
@@ -86,6 +90,8 @@ def test_layers_are_evaluated_as_promised():
     assert names.count("_ConvolutionBackward") == 1
     assert names.count("_BatchNormBackward") == 1
     assert names.count("ConvolutionBackward0") == 1
+    assert names.count("_ReLUBackward") == 1
+    assert names.count("ReluBackward0") == 1
 
 
 def test_without_the_switch_parameters_get_their_gradient_with_a_graph():

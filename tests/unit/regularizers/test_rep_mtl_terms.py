@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mtl.linalg import Product
+from benchmarks.speed.memory import peak_bytes
+from mtl.linalg import Product, gram_products
 from mtl.regularizers import csa, tsr
 
 
@@ -89,6 +90,38 @@ def test_csa_of_more_matrices_than_exist_at_a_time(monkeypatch):
     monkeypatch.setattr("mtl.linalg.affinity._CHUNK", 60)  # two 5 x 5 matrices, of 4
     saliency = random(3, 4, 7, 5).requires_grad_()
     compare(csa(saliency, 0.1), naive_csa(saliency, 0.1), saliency)
+
+
+@pytest.mark.parametrize("shape", [(9, 5, 4, 3), (9, 5, 4, 1), (9, 2, 40, 3)], ids=str)
+@pytest.mark.parametrize("detach_anchors", [False, True])
+def test_csa_of_many_tasks(shape, detach_anchors):
+    """Anchors are formed for the first two, 4 x 4 in place of 9 x 9 products a pair of samples."""
+    saliency = random(*shape).requires_grad_()
+    found = csa(saliency, 0.1, detach_anchors=detach_anchors)
+    if not detach_anchors:
+        compare(found, naive_csa(saliency, 0.1), saliency)
+        return
+    anchors = saliency.detach()
+    torch.testing.assert_close(found, naive_csa(anchors, 0.1), rtol=1e-12, atol=1e-13)
+    anchors = torch.einsum("tbc,tbd->bcd", anchors.mean(3), anchors.mean(3))
+    cosines = F.cosine_similarity(anchors.flatten(1), (saliency @ saliency.mT).flatten(2), dim=2)
+    ours, theirs = (torch.autograd.grad(v, saliency)[0] for v in (found, -cosines.mean() / 0.1))
+    torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-13)
+
+
+@pytest.mark.parametrize("chunk", [2**22, 100])
+def test_products_of_anchors_from_the_smaller_matrices(monkeypatch, chunk):
+    """Of 8 channels C x C matrices are formed, of 508 with 500 zeros m x m products."""
+    monkeypatch.setattr("mtl.linalg.affinity._CHUNK", chunk)  # 100: two columns at a time
+    anchors = random(5, 9, 8).requires_grad_()
+    small, large = gram_products(anchors), gram_products(F.pad(anchors, (0, 500)))
+    torch.testing.assert_close(small, large, rtol=1e-12, atol=1e-12)
+    expected = (anchors[1] @ anchors[3].mT).square().sum()
+    torch.testing.assert_close(small[1, 3], expected, rtol=1e-12, atol=1e-12)
+    ours, theirs = (
+        torch.autograd.grad((v * random(5, 5, seed=1)).sum(), anchors)[0] for v in (small, large)
+    )
+    torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
 
 
 def test_detached_anchors_have_no_gradient():
@@ -260,3 +293,18 @@ def test_float32_at_the_scale_of_real_batches(scale):
         value = term(small)
         torch.testing.assert_close(value.double(), term(saliency), rtol=1e-4, atol=1e-4)
         assert torch.autograd.grad(value, small)[0].isfinite().all()
+
+
+# ------------------------------------------------------------------------------------- memory
+
+
+def test_csa_needs_a_fifth_of_the_memory_of_all_matrices():
+    """More channels than positions, forward and backward, beyond saliency and its gradient."""
+    saliency = torch.randn(3, 2, 512, 256).requires_grad_()
+    own = saliency.numel() * saliency.element_size()
+
+    def extra(term):
+        return peak_bytes(lambda: torch.autograd.grad(term(saliency, 0.1), saliency)) - own
+
+    ours, theirs = extra(csa), extra(naive_csa)
+    assert 0 < ours < theirs / 5
