@@ -108,8 +108,8 @@ def test_lines_of_tables_compose(path):
         given = [word.split("],[")[0] + "]" * ("],[" in word) for word in given]
         first = compose_config(*given)
         assert first.dataset.data_dir == "DIR"
-        run = compose_config(f"experiment={params['experiment']}", *given)
-        assert run.dataset._target_ == first.dataset._target_
+    run = compose_config(f"experiment={params['experiment']}", *given)
+    assert run.dataset._target_ == first.dataset._target_
 
 
 class _Head:

@@ -3,7 +3,6 @@
 import os
 import re
 import shutil
-import warnings
 
 import numpy as np
 import pytest
@@ -196,40 +195,6 @@ def test_no_folder_with_labels_of_that_number(cityscapes, tmp_path):
         Cityscapes(data_dir=root).open()
     with pytest.raises(ConfigError, match="num_classes"):
         Cityscapes(data_dir=root, num_classes=8)
-
-
-def test_other_counts_than_published_are_told(mtan):
-    with pytest.warns(UserWarning, match="Results do not compare") as told:
-        NYUv2(data_dir=mtan).prepare_data()
-    texts = [str(warning.message) for warning in told]
-    assert [text.split(". Results")[0] for text in texts] == [
-        "NYUv2 train samples: expected 795, got 9",
-        "NYUv2 size: expected [288, 384], got [32, 64]",
-        "NYUv2 val samples: expected 654, got 5",
-    ]
-
-
-def test_departures_are_known_after_setup(mtan, cityscapes, tmp_path):
-    made = NYUv2(data_dir=mtan)
-    made.setup("fit")
-    assert made.departures == {"train samples": 9, "val samples": 5, "size": list(SIZE)}
-    made.published = made.departures
-    made.setup("fit")
-    assert made.departures == {}
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        made.prepare_data()
-    streets = Cityscapes(data_dir=cityscapes)
-    streets.setup("fit")
-    assert streets.departures == made.published  # and inverse depth
-
-
-def test_depth_in_metres_for_cityscapes_is_told(cityscapes, tmp_path):
-    root = shutil.copytree(cityscapes, tmp_path / "data")
-    path = root / "val" / "depth" / "0.npy"
-    np.save(path, 20 * np.load(path))
-    with pytest.warns(UserWarning, match=r"depth: expected inverse depth of at most 1, got more"):
-        Cityscapes(data_dir=root).prepare_data()
 
 
 @pytest.mark.parametrize(("count", "limit"), [(9, None), (9, 9), (9, 20), (9, 4), (5, 1), (2, 2)])
