@@ -26,7 +26,8 @@ class DBMTL(Aggregator):
     LibMTL, the authors' code, has the same two rates, 0.9 and 0 by default: `decay=0` is its moving
     average, with as much of the past in every step. It adds 1e-8 to the norms; here averages of
     zero, or 38 orders below the longest, take no part. The state is as large as the Jacobian: m
-    numbers a shared parameter. A task without labels in a step keeps its average, and takes no part.
+    numbers a shared parameter. A task without labels in a step keeps its average, and takes no
+    part.
 
     References:
         Lin, Jiang, Ye, Zhang, Chen, Chen, Liu, Kwok. Dual-Balancing for Multi-Task Learning. 2023.
