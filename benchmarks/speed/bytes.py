@@ -7,6 +7,7 @@ presets that take gradients of single tasks, at both levels, beside `ew`.
 from __future__ import annotations
 
 import argparse
+import copy
 import re
 import tempfile
 import warnings
@@ -63,9 +64,10 @@ def measure(processes: int) -> dict[Case, Sent]:
     balancers = _balancers()
     with tempfile.TemporaryDirectory() as folder:
         mp.spawn(_process, (folder, processes, balancers), nprocs=processes)
-        measured: dict[Case, float] = torch.load(Path(folder) / "sent.pt", weights_only=True)
+        measured = torch.load(Path(folder) / "sent.pt", weights_only=True)
     return {
-        case: Sent(sent, _needed(balancers[case], processes)) for case, sent in measured.items()
+        case: Sent(sent, _needed(balancers[case], compared, processes))
+        for case, (sent, compared) in measured.items()
     }
 
 
@@ -102,11 +104,16 @@ def _balancers() -> dict[Case, Balancer]:
     return found
 
 
-def _needed(balancer: Balancer, processes: int) -> float | None:
+def _needed(balancer: Balancer, compared: float, processes: int) -> float | None:
     """Bytes of the scheme: rows reduced and scattered, T x T products, one vector gathered.
 
     Where every process needs the sum of n numbers, it sends `2 (N-1)/N n` of them; where it needs
     one part of the sum, or has one part of what all need, `(N-1)/N n`.
+
+    Args:
+        balancer: That it is the scheme of.
+        compared: Share of the steps that take gradients of single tasks.
+        processes: N.
     """
     if balancer.sharpness is not None:
         return None
@@ -116,8 +123,7 @@ def _needed(balancer: Balancer, processes: int) -> float | None:
     heads = sum(p.numel() for own in groups.specific.values() for p in own)
     rows = len(balancer.clusters([task.name for task in tasks]))
     small = 2 * 8 * (2 * TASKS + rows**2)
-    in_parts = balancer.combine.compares and balancer.level == "parameters"
-    vectors = rows + 1 if in_parts else 2
+    vectors = 2 + (rows - 1) * compared * (balancer.level == "parameters")
     return (processes - 1) / processes * (_FLOAT * (vectors * shared + 2 * heads) + small)
 
 
@@ -133,10 +139,10 @@ def _process(rank: int, folder: str, processes: int, balancers: dict[Case, Balan
     warnings.filterwarnings("ignore")
     store = f"file://{folder}/store"
     dist.init_process_group("gloo", init_method=store, rank=rank, world_size=processes)
-    sent: dict[Case, float] = {}
+    sent: dict[Case, tuple[float, float]] = {}
     for case, balancer in balancers.items():
         with suppress(MTLError):  # aggregators do not run at the representation, in all processes
-            sent[case] = _sent_in_a_step(balancer)
+            sent[case] = _sent_in_a_step(copy.deepcopy(balancer))  # its tensors are shared
     counts = torch.tensor(list(sent.values()))
     dist.all_reduce(counts, dist.ReduceOp.MAX)
     if rank == 0:
@@ -144,20 +150,24 @@ def _process(rank: int, folder: str, processes: int, balancers: dict[Case, Balan
     dist.destroy_process_group()
 
 
-def _sent_in_a_step(balancer: Balancer) -> float:
+def _sent_in_a_step(balancer: Balancer) -> tuple[float, float]:
+    """Bytes of an average step, and the share of the steps that compare gradients."""
     model, tasks = _model()
     inputs = torch.randn(8, _WIDTH)
     batch = inputs, {task.name: inputs[:, i, None].sin() for i, task in enumerate(tasks)}
 
-    def steps() -> None:
+    def steps() -> int:
+        compared = 0
         for _ in range(_STEPS):
+            compared += balancer.combine.compares
             balancer.backward(Step.evaluate(model, tasks, batch, needs=balancer.needs))
+        return compared
 
     steps()
     dist.barrier()
     before = _written()
-    steps()
-    return (_written() - before) / _STEPS
+    compared = steps()
+    return (_written() - before) / _STEPS, compared / _STEPS
 
 
 def _written() -> int:

@@ -24,9 +24,10 @@ class DBMTL(Aggregator):
         decay: How fast that weight falls with the step t = 1, 2, ..., >= 0.
 
     LibMTL, the authors' code, has the same two rates, 0.9 and 0 by default: `decay=0` is its moving
-    average, with as much past in every step. It adds 1e-8 to the norms and to the losses before the
-    logarithm; here averages of zero stay zero. The state is as large as the Jacobian: m numbers a
-    shared parameter. A task without labels in a step keeps its average, and takes no part.
+    average, with as much of the past in every step. It adds 1e-8 to the norms; here averages of
+    zero, or 38 orders below the longest, take no part. The state is as large as the Jacobian: m
+    numbers a shared parameter. A task without labels in a step keeps its average, and takes no
+    part.
 
     References:
         Lin, Jiang, Ye, Zhang, Chen, Chen, Liu, Kwok. Dual-Balancing for Multi-Task Learning. 2023.
@@ -55,9 +56,10 @@ class DBMTL(Aggregator):
             averages.lerp_(jacobian, 1 - self.beta / self.memory.steps**self.decay)
             rows[self.present] = averages
         norms = self._norms(averages)
-        nonzero = norms > torch.finfo(jacobian.dtype).tiny
-        inverse = torch.where(nonzero, 1 / norms.where(nonzero, 1.0), 0.0)
-        return norms.max().to(jacobian) * (inverse.to(jacobian) @ averages)
+        longest = norms.max()
+        nonzero = norms > longest * torch.finfo(jacobian.dtype).tiny  # the factors are finite
+        factors = torch.where(nonzero, longest / norms.where(nonzero, 1.0), 0.0)
+        return factors.to(jacobian) @ averages
 
     def _norms(self, rows: Tensor) -> Tensor:
         """Norms over the columns of all processes, `[m]`, float64."""

@@ -88,6 +88,6 @@ class MoCo(Aggregator):
         """
         combination = weights.to(averages) @ averages
         length = combination.norm(p=1)
-        unit = combination / torch.where(length > 0, length, 1.0)
-        slopes = (averages @ unit).to(weights) * length.to(weights)
+        combination /= torch.where(length > 0, length, 1.0)
+        slopes = (averages @ combination).to(weights) * length.to(weights)
         return over_all_columns(slopes, self.held)
