@@ -93,7 +93,8 @@ def restore(path: str, options: Options) -> tuple[MTLModule, Losses]:
     checkpoint = AtomicCheckpointIO().load_checkpoint(path)
     if "config" not in checkpoint:
         raise ConfigError(f"{path} should be a checkpoint of train.py, with its configuration.")
-    module, benchmark = assemble(OmegaConf.create(checkpoint["config"]))
+    config = checkpoint["config"] | {"ckpt_path": path}  # all weights are there
+    module, benchmark = assemble(OmegaConf.create(config))
     prefix = "model."
     state = checkpoint["state_dict"].items()
     module.model.load_state_dict(

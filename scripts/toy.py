@@ -46,8 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         default=",".join(chosen),
         help="names of balancer presets; default: all that say something on two tasks",
     )
-    parser.add_argument("--steps", type=int, default=1500)
-    parser.add_argument("--learning-rate", type=float, default=0.04)
+    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--learning-rate", type=float, default=0.15)
     parser.add_argument("--out", type=Path, default=Path("toy.png"))
     options = parser.parse_args(arguments)
     methods = options.methods.split(",")

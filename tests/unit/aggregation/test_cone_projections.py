@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+import torchjd.aggregation as library
 from hypothesis import given, settings
 
 from benchmarks.accuracy import references
@@ -96,10 +97,7 @@ def test_upgrad_sums_projections_of_each_scale():
 
 @pytest.mark.parametrize("name", ["UPGrad", "DualProj"])
 def test_agrees_with_torchjd_up_to_its_regularization(name):
-    pytest.importorskip("qpsolvers")
-    pytest.importorskip("quadprog")
-    aggregation = pytest.importorskip("torchjd.aggregation")
-    reference = getattr(aggregation, f"{name}Weighting")()
+    reference = getattr(library, f"{name}Weighting")()
     for seed in range(20):
         rows = rows_of("gauss", 5, seed)
         found = direction(METHODS[name.lower()](), rows)
