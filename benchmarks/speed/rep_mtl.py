@@ -9,36 +9,33 @@ import argparse
 import os
 import platform
 import resource
-import statistics
 import subprocess
 import sys
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
-from rich.table import Table
 from torch import Tensor, nn
 from torch.nn import functional
 
 from benchmarks.base import Batch
 from benchmarks.speed.gradients import GradientCost
 from benchmarks.speed.methods import preset
-from benchmarks.speed.tables import ratios
+from benchmarks.speed.parts import ModelFactory, parts
+from benchmarks.speed.tables import Table, ratios, rewrite
 from benchmarks.speed.timing import interleave, timed
-from mtl import Balancer, MultiTaskModel, Step, Task
-from mtl.linalg import Product
+from mtl import Balancer, MultiTaskModel, Task
 from mtl.losses import L1, Cosine, CrossEntropy
 from mtl.models import DeepLabHead, DenseHead, DilatedResNet, UNet
 from mtl.parts import Needs
-from mtl.regularizers import csa, tsr
+from mtl.regularizers import csa
 
 BALANCERS = ("ew", "ew_log", "rep_mtl", "pcgrad", "nash_mtl")
 _TASKS = 3
 SALIENCY = (_TASKS, 8, 2048, 36 * 48)
 HeadFactory = Callable[[int, int], nn.Module]
-ModelFactory = Callable[[], tuple[MultiTaskModel, list[Task]]]
 Problem = tuple[ModelFactory, Batch]
 
 
@@ -99,67 +96,6 @@ def straightforward() -> Balancer:
     return result
 
 
-def phases(model_and_tasks: ModelFactory, batch: Batch) -> dict[str, tuple[float, float]]:
-    """CPU seconds of the parts of one step, of `ew` and of `rep_mtl`."""
-    model, tasks = model_and_tasks()
-    watch = _Watch()
-    step = Step.evaluate(model, tasks, batch)
-    heads = [p for name in step.tasks for p in step.specific[name]]
-    losses = [loss for loss in step.losses.values() if loss is not None]
-    (z,) = step.representation[tasks[0].name]  # type: ignore[index]
-    watch.lap("forward")
-    plain, *_ = torch.autograd.grad(losses, [z, *heads], [torch.ones(())] * 3, retain_graph=True)
-    watch.lap("heads, backward")
-    torch.autograd.grad(z, step.shared, plain)
-    watch.lap("backbone, backward")
-    ours = _Watch()
-    step = Step.evaluate(model, tasks, batch, needs=Needs.SALIENCY)
-    heads = [p for name in step.tasks for p in step.specific[name]]
-    (z,) = step.representation[tasks[0].name]  # type: ignore[index]
-    ours.lap("forward")
-    found = [gradients[0] for gradients in step.saliencies(1e-8, factored=True).values()]
-    raw = [t for s in found for t in ((s.left, s.right) if isinstance(s, Product) else (s,))]
-    ours.lap("saliency")
-    saliency = [s.flatten(2) for s in found]
-    terms = tsr(saliency) + csa(saliency)
-    ours.lap("terms, forward")
-    tangents = torch.autograd.grad(terms, raw)
-    ours.lap("terms, backward")
-    losses = [loss for loss in step.losses.values() if loss is not None]
-    factors = [*tangents, *[torch.ones(())] * 3]
-    total, *_ = torch.autograd.grad([*raw, *losses], [z, *heads], factors, retain_graph=True)
-    ours.lap("heads, backward")
-    torch.autograd.grad(z, step.shared, total)
-    ours.lap("backbone, backward")
-    return {name: (watch.laps.get(name, 0.0), own) for name, own in ours.laps.items()}
-
-
-class _Watch:
-    """CPU seconds between laps."""
-
-    def __init__(self) -> None:
-        self.laps: dict[str, float] = {}
-        self._last = time.process_time()
-
-    def lap(self, name: str) -> None:
-        now = time.process_time()
-        self.laps[name], self._last = now - self._last, now
-
-
-def show_profile(console: Console, title: str, problem: Problem, rounds: int) -> None:
-    """Where a step of `rep_mtl` spends more time than one of `ew`."""
-    found = [phases(*problem) for _ in range(rounds + 1)][1:]
-    table = Table(title=f"{title}: parts of a step, CPU ms (median)")
-    for column in ("part", "ew", "rep_mtl"):
-        table.add_column(column, justify="left" if column == "part" else "right")
-    for name in found[0]:
-        pairs = [run[name] for run in found]
-        table.add_row(
-            name, *(f"{1000 * statistics.median(v):.1f}" for v in zip(*pairs, strict=True))
-        )
-    console.print(table)
-
-
 # ------------------------------------------------------------------------------- memory of CSA
 
 
@@ -197,11 +133,28 @@ def print_memory(form: str) -> None:
     print((after - before - own) / 1024)
 
 
+def tables(title: str, problem: Problem, rounds: int) -> Iterator[Table]:
+    """Whole steps as ratios to `ew`: median and quartiles; and where their time goes."""
+    cost = GradientCost(*problem)
+    contenders = {name: cost.balanced(preset(name, _TASKS)) for name in BALANCERS}
+    contenders["rep_mtl, PyTorch's derivatives"] = cost.balanced(straightforward())
+    runs = {name: timed(run) for name, run in contenders.items()}
+    yield ratios(title, interleave(runs, rounds=rounds), "ew")
+    combiners = {name: preset(name, _TASKS).combine for name in BALANCERS[-2:]}
+    yield parts(title, problem, combiners, rounds)
+
+
 def main() -> None:
     """Prints tables of time and memory, and profiles."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=7, help="rounds that count")
     parser.add_argument("--problem", default="", help="only those with this in their name")
+    parser.add_argument(
+        "--write",
+        type=Path,
+        metavar="FILE",
+        help="rewrite the tables that stand in FILE between `<!-- speed: ... -->` marks",
+    )
     parser.add_argument("--memory-of", choices=["naive", "csa"], help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -209,19 +162,17 @@ def main() -> None:
         print_memory(options.memory_of)
         return
     console = Console()
-    console.print(
-        f"torch {torch.__version__}, {platform.machine()}, {os.cpu_count()} cores, one thread, "
-        f"CPU time, {options.rounds} interleaved rounds; ratio to ew: median (quartiles)"
+    note = (
+        f"torch {torch.__version__}, {platform.machine()}, {os.cpu_count()} CPU cores, one thread, "
+        f"CPU time, {options.rounds} rounds."
     )
+    console.print(note)
     for title, make in PROBLEMS.items():
         if options.problem in title:
-            made = make()
-            cost = GradientCost(*made)
-            contenders = {name: cost.balanced(preset(name, _TASKS)) for name in BALANCERS}
-            contenders["rep_mtl, PyTorch's derivatives"] = cost.balanced(straightforward())
-            runs = {name: timed(run) for name, run in contenders.items()}
-            ratios(title, interleave(runs, rounds=options.rounds), "ew").show(console)
-            show_profile(console, title, made, options.rounds)
+            for table in tables(title, make(), options.rounds):
+                if options.write:
+                    rewrite(options.write, table.name, f"\n{table.markdown()}\n\n{note}\n")
+                table.show(console)
     if not options.problem or options.problem in "memory":
         ours, theirs = memory("csa"), memory("naive")
         console.print(

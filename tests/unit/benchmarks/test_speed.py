@@ -13,9 +13,12 @@ from benchmarks.speed.costs import COLUMNS, UNKNOWN, cells, fill
 from benchmarks.speed.memory import beyond_equal_weighting, peak_bytes
 from benchmarks.speed.methods import combiners_of_rows, preset, preset_names
 from benchmarks.speed.networks import NETWORKS, mlp, wide_cnn
+from benchmarks.speed.parts import parts
+from benchmarks.speed.rep_mtl import PROBLEMS, convolutional_head, problem
 from benchmarks.speed.tables import Table, rewrite, section
 from benchmarks.speed.timing import Ratio, Times, interleave
 from mtl.linalg import gramian
+from mtl.models import UNet
 from tests.support import PRESETS, ROOT
 
 README = (ROOT / "README.md").read_text()
@@ -138,6 +141,23 @@ def test_the_page_has_a_place_for_every_table():
     assert places >= networks
     studies = {"main", "radii", "ablation", "trap"}  # of scripts/flatness.py
     assert {place.split()[0] for place in places} == {*command.PARTS} - {"costs"} | studies
+
+
+def test_the_page_of_rep_mtl_has_a_place_for_every_table():
+    marks = re.findall(r"<!-- speed: (.+) -->", (ROOT / "docs" / "rep_mtl.md").read_text())
+    expected = [mark for title in PROBLEMS for mark in (title, f"{title}: parts")]
+    assert [mark for mark in marks if mark != "end"] == expected
+    assert marks.count("end") == len(expected)
+
+
+def test_parts_of_steps():
+    tiny = problem(lambda: UNet(width=2), convolutional_head, 2, 8, 8)
+    table = parts("tiny", tiny, {"pcgrad": preset("pcgrad", 3).combine}, rounds=1)
+    assert table.columns == ("part", "ew", "rep_mtl", "pcgrad")
+    rows = {name: [float(cell) for cell in cells] for name, *cells in table.rows}
+    assert next(iter(rows)) == "forward"
+    assert {"saliency", "heads, backward", "backbone, backward", "combination"} <= {*rows}
+    assert rows["saliency"][::2] == [0, 0]
 
 
 # ------------------------------------------------------------------------------------- measures
