@@ -62,7 +62,9 @@ def fair_weights(cosines: Matrix, factors: Vector, alpha: float = 1.0) -> Vector
     if -float(slopes @ change) <= 1e-10 * size:  # norms or powers spread over many orders
         return x
     raise ArithmeticError(
-        "The weights did not converge: is the Gramian finite and positive semi-definite?"
+        f"Fair weights should converge for cosines that are finite and positive semi-definite. Got "
+        f"{cosines.tolist()} with factors {factors.tolist()} and alpha={alpha}. Choose a smaller "
+        "`alpha`, or lower the learning rate where gradients grow."
     )
 
 

@@ -77,7 +77,9 @@ def _lawson_hanson(quadratic: Matrix, linear: Vector, free: Mask) -> Vector:
             z, free = _walk(quadratic, linear, z, target, trial)
             taken = free.copy()
     raise ArithmeticError(
-        "The quadratic program did not settle: is its matrix finite and positive semi-definite?"
+        "A quadratic program should settle for a matrix that is finite and positive semi-definite. "
+        f"Got {quadratic.tolist()} with the linear part {linear.tolist()}. Lower the learning rate "
+        "where gradients grow, or choose another method."
     )
 
 

@@ -85,7 +85,7 @@ def test_a_loss_that_counts_ten_times_as_much(start):
     """The sum ends where the larger loss is least, Nash-MTL where it ends for equal ones."""
     assert float(reached("unequal", EqualWeighting, start)[0]) < -5.5
     nash = reached("unequal", "nash_mtl", start)
-    torch.testing.assert_close(nash, reached("surface", "nash_mtl", start), rtol=0, atol=1e-3)
+    torch.testing.assert_close(nash, reached("surface", "nash_mtl", start), rtol=0, atol=0.05)
     assert float(nash[0]) > -5.5
 
 
