@@ -252,7 +252,8 @@ class _BatchNormInputs(torch.autograd.Function):
             tangent, inputs, weight, *moments, (True, True, True)
         )
         count = inputs.numel() // inputs.shape[1]
-        totals = (*sums, *tangent_sums, _channel_products(gradient, tangent))
+        products = _channel_products(gradient, tangent, weight, mean)
+        totals = (*sums, *tangent_sums, products)
         gx, g, ux, u, ug = (total / count for total in totals)
         common = ug - u * g - ux * gx
         factor = -weight * inverse**2
@@ -267,12 +268,14 @@ class _BatchNormInputs(torch.autograd.Function):
         return by_gradient, by_inputs, inverse * count * common, None, None, None
 
 
-def _channel_products(first: Tensor, second: Tensor) -> Tensor:
-    """Inner products of each channel of two `[B, C, H, W]`, in one pass over memory."""
-    zeros = first.new_zeros(first.shape[1])
-    moments = (None, None, zeros, zeros + 1, True, 0.0)
+def _channel_products(first: Tensor, second: Tensor, weight: Tensor, mean: Tensor) -> Tensor:
+    """Inner products of each channel of two `[B, C, H, W]`, in one pass over memory.
+
+    They are what the weight of a batch normalization with mean 0 and deviation 1 gets.
+    """
+    moments = (None, None, torch.zeros_like(mean), torch.ones_like(mean), True, 0.0)
     wanted = (False, True, False)
-    return _aten.native_batch_norm_backward(first, second, None, *moments, wanted)[1]
+    return _aten.native_batch_norm_backward(first, second, weight, *moments, wanted)[1]
 
 
 def _relu(layer: nn.ReLU, switch: InputGradients) -> Forward:  # noqa: ARG001 - as the others
