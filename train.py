@@ -112,7 +112,8 @@ def assemble(config: DictConfig, *, look: bool = False) -> tuple[MTLModule, Benc
     benchmark: Benchmark = build(config.dataset)
     if look:
         for node in config.model.values():
-            require(hydra.utils.get_object(node._target_))
+            if isinstance(node, DictConfig) and "_target_" in node:
+                require(hydra.utils.get_object(node._target_))
         benchmark.find()
     benchmark.seed = config.seed
     if config.corrupt_tasks is not None:

@@ -318,6 +318,7 @@ class Objectives:
             learned = torch.autograd.grad(
                 weights.to(self.values) @ self.values,
                 self._learned,
+                retain_graph=True,  # task-SAM combines the same objectives again
                 allow_unused=True,
                 materialize_grads=True,
             )

@@ -63,8 +63,7 @@ def _last(balancer: Balancer, num_tasks: int, limit: int) -> str:
     if num_tasks > limit:  # rows are not kept: the combination is a pass of its own
         return "one gradient is summed"
     combine = balancer.combine
-    columnwise = isinstance(combine, Aggregator) and combine.columnwise
-    whole = Needs.JACOBIAN in combine.needs and not columnwise
+    whole = isinstance(combine, Aggregator) and not combine.columnwise
     return f"{num_tasks} rows are gathered" if whole else "one vector is gathered"
 
 

@@ -99,7 +99,7 @@ TABLE = {
     "imtl_g": _row(lambda m: IMTLGWeighting(), ORDER, GAIN_OF_TWO, FACTORS_UP_TO_SIGN),
     "krum": _row(lambda m: KrumWeighting(), SIMPLEX),  # of equal scores the first task wins
     "mgda": _row(lambda m: MGDAWeighting(), ORDER, *NEVER_HARMS, SIMPLEX, STATIONARY),
-    "mgda of norms": _row(lambda m: MGDAWeighting(normalize="norm"), ORDER, SIMPLEX),
+    "mgda of norms": _row(lambda m: MGDAWeighting(normalize="l2"), ORDER, SIMPLEX),
     "moco": Row(MoCo, {ORDER}, None),
     "nash_mtl": _row(lambda m: NashMTLWeighting(), ORDER, *NEVER_HARMS, *COSINES_ONLY, degree=0.0),
     "outlier_weights": _row(OutlierWeighting, ORDER),

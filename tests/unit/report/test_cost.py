@@ -4,11 +4,20 @@ from torch import nn
 
 from mtl import Balancer, MultiTaskModel
 from mtl.aggregation import ExcessMTL, GradDrop, MoCo, PCGradWeighting
+from mtl.parts import Aggregator
 from mtl.regularizers import TSR, Activity
 from mtl.report import describe_cost
 from mtl.scalarization import FAMO
 from mtl.sharpness import JointSAM, TaskSAM
 from tests.support import make_model
+
+
+class First(Aggregator):
+    """Sees all columns."""
+
+    def forward(self, jacobian):
+        return jacobian[0]
+
 
 MODEL, _ = make_model()
 SHARED = 5 * 16 + 16 + 16 * 8 + 8
@@ -50,9 +59,9 @@ def test_what_several_processes_exchange():
     assert exchanged() == "the losses and one gradient are summed over them."
     rows = "the losses and 3x3 products are summed over them, 3 rows are summed and scattered, and "
     assert exchanged(PCGradWeighting()) == rows + "one vector is gathered."
-    assert exchanged(GradDrop()) == rows + "one vector is gathered."  # by columns
-    assert exchanged(MoCo(3)) == rows + "3 rows are gathered."
-    assert exchanged(ExcessMTL(3)) == rows + "3 rows are gathered."
+    for by_columns in (GradDrop(), MoCo(3), ExcessMTL(3)):
+        assert exchanged(by_columns) == rows + "one vector is gathered."
+    assert exchanged(First()) == rows + "3 rows are gathered."
     at_most_one = exchanged(PCGradWeighting(), max_rows=1)
     assert "6 rows are summed and scattered, and one gradient is summed." in at_most_one
     above = exchanged(PCGradWeighting(), level="representation")
