@@ -2,15 +2,13 @@
 
 Each method is compared with TorchJD's where that gives what the paper defines, to the tolerance of
 its row. Where it does not, `differs` says why, and a test sees it differ. There the paper has the
-last word: what it states is checked of our weights in all families.
+last word: what it states is checked of our weights for all kinds.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
-from unittest.mock import patch
 
 import pytest
 import torch
@@ -19,129 +17,36 @@ from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 from qpsolvers import ProblemError
 from torch import Tensor
-from torchjd.linalg import QuadprogProjector
 
 import mtl.aggregation as own
-from benchmarks.accuracy.families import rows_of
 from tests.unit.aggregation import optimality
+from tests.unit.aggregation.families import KINDS, drawn
+from tests.unit.aggregation.torchjd_updates import (
+    UnsolvedError,
+    gramian,
+    in_our_order,
+    nash_mtl,
+    projecting,
+    theirs,
+    two_steps,
+)
 
-CPU = torch.device("cpu")
-WIDTH = 12
+# Of the peer's programs: that they are slow, and that it divides by zero.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::UserWarning:torchjd.aggregation._nash_mtl"),
+    pytest.mark.filterwarnings("ignore::RuntimeWarning:cvxpy.atoms.affine.binary_operators"),
+]
 quick = settings(max_examples=200, deadline=None, derandomize=True)
-
-
-def gauss(count, seed):
-    return rows_of("gauss", count, seed, WIDTH)
-
-
-def scaled(exponent):
-    """Norms drawn from so many powers of ten."""
-
-    def build(count, seed):
-        draw = torch.Generator().manual_seed(seed)
-        powers = exponent * torch.rand(count, 1, generator=draw, dtype=torch.float64)
-        return 10**powers * gauss(count, seed)
-
-    return build
-
-
-def multiple(*factors):
-    """The first gradient is a multiple of the second."""
-
-    def build(count, seed):
-        rows = gauss(count, seed)
-        rows[0] = factors[seed % len(factors)] * rows[1]
-        return rows
-
-    return build
-
-
-def pairs(count, seed):
-    """Each gradient meets one other, and is orthogonal to the rest."""
-    planes = torch.arange(count)[:, None] // 2 == torch.arange(WIDTH) // 2
-    return gauss(count, seed) * planes
-
-
-TWO, MANY = st.just(2), st.integers(3, 6)
-# The number of tasks, and gradients from that and a seed.
-FAMILIES: dict[str, tuple[Any, Callable[[int, int], Tensor]]] = {
-    "two": (TWO, scaled(2)),
-    "gauss": (MANY, gauss),
-    "scaled 10": (MANY, scaled(1)),
-    "scaled 100": (MANY, scaled(2)),
-    "allies": (MANY, lambda count, seed: gauss(count, seed).abs()),
-    "pairs": (MANY, pairs),
-    "duplicates": (MANY, multiple(1, 0.5, 3)),
-    "few columns": (MANY, lambda count, seed: rows_of("gauss", count, seed, (count + 1) // 2)),
-    "zero row": (MANY, multiple(0)),
-    "opposite": (MANY, multiple(-1, -2, -3)),
-    "two opposite": (TWO, multiple(-1, -2, -3)),
-    "identical": (MANY, lambda count, seed: gauss(1, seed).repeat(count, 1)),
-}
 DEPENDENT = ("duplicates", "few columns", "zero row", "opposite", "two opposite", "identical")
-
-
-@st.composite
-def gradients(draw, families=tuple(FAMILIES)):
-    counts, build = FAMILIES[draw(st.sampled_from(families))]
-    return build(draw(counts), draw(st.integers(0, 10**6)))
-
-
-class UnsolvedError(ValueError):
-    """TorchJD's solver says that it has not converged, or its weights do."""
-
-
-def gramian(rows):
-    return rows @ rows.T
 
 
 def ours(make):
     return lambda rows: make()(gramian(rows))
 
 
-def theirs(make):
-    return lambda rows: make()(gramian(rows)) @ rows
-
-
-def projecting(weighting):
-    """TorchJD's, without the ridge on the diagonal that its solver has by default."""
-    return theirs(lambda: weighting(projector=QuadprogProjector(norm_eps=0.0, reg_eps=0.0)))
-
-
-def in_our_order(method, other, steps):
-    """The update of TorchJD's `other` after steps in which tasks are visited as ours does."""
-
-    def permutations(scores):
-        for task, row in enumerate(scores):
-            if len(steps) == 1:
-                yield row.argsort()  # tasks, for PCGrad
-            else:
-                yield torch.cat([row[:task], row[task + 1 :]]).argsort()  # places among the others
-
-    for rows in steps:
-        scores = torch.rand(len(rows), len(rows), generator=method.generator(CPU))
-        with patch("torch.randperm", side_effect=permutations(scores)):
-            weights = other(gramian(rows))
-    return weights @ rows
-
-
-def two_steps(rows):
-    """The first leaves GradVac targets."""
-    return [rows.roll(1, 1) * torch.linspace(1, 2, rows.shape[1]), rows]
-
-
 def gradvac(rows):
     method = own.GradVacWeighting(len(rows), beta=0.5, like="torchjd", seed=0).double()
     return [method(gramian(step)) for step in two_steps(rows)][-1]
-
-
-def nash_mtl(rows):
-    """TorchJD's, where the equation `(G w)_i w_i = const` holds to its own tolerance of 1e-3."""
-    weights = library.NashMTL(n_tasks=len(rows)).weighting(rows)
-    shares = gramian(rows) @ weights * weights
-    if not shares.max() <= (1 + 1e-3) * shares.min():
-        raise UnsolvedError
-    return weights @ rows
 
 
 @dataclass(frozen=True)
@@ -153,7 +58,7 @@ class Row:
         theirs: The update of TorchJD, from the gradients.
         paper: Asserts of our weights what the paper states.
         tolerance: How far apart updates may be, relative to the longer.
-        differs: Families for which TorchJD fails or gives something else, and why.
+        differs: Kinds for which TorchJD fails or gives something else, and why.
     """
 
     ours: Callable[[Tensor], Tensor]
@@ -163,8 +68,8 @@ class Row:
     differs: dict[str, str] = field(default_factory=dict)
 
 
-def because(reason, *families):
-    return dict.fromkeys(families, reason)
+def because(reason, *kinds):
+    return dict.fromkeys(kinds, reason)
 
 
 TABLE = {
@@ -255,7 +160,7 @@ TABLE = {
         differs=because("no equal cosines; the update is rounding", "two opposite"),
     ),
 }
-GAPS = [(name, family) for name, row in TABLE.items() for family in row.differs]
+GAPS = [(name, kind) for name, row in TABLE.items() for kind in row.differs]
 
 
 def apart(row, rows, weights):
@@ -270,7 +175,7 @@ def apart(row, rows, weights):
 @pytest.mark.parametrize("name", TABLE)
 def test_agrees_with_torchjd(name, data):
     row = TABLE[name]
-    rows = data.draw(gradients([family for family in FAMILIES if family not in row.differs]))
+    rows = data.draw(drawn([kind for kind in KINDS if kind not in row.differs]))
     try:
         distance = apart(row, rows, row.ours(rows))
     except UnsolvedError:
@@ -279,28 +184,29 @@ def test_agrees_with_torchjd(name, data):
 
 
 @quick
-@given(rows=gradients())
+@given(rows=drawn())
 @pytest.mark.parametrize("name", TABLE)
 def test_the_paper_wins(name, rows):
     TABLE[name].paper(rows, TABLE[name].ours(rows))
 
 
-@pytest.mark.parametrize(("name", "family"), GAPS)
-def test_torchjd_differs(name, family):
-    """No family is left out of the comparison without need."""
-    row, (_, build) = TABLE[name], FAMILIES[family]
+@pytest.mark.parametrize(("name", "kind"), GAPS)
+def test_torchjd_differs(name, kind):
+    """No kind is left out of the comparison without need."""
+    row, (_, build) = TABLE[name], KINDS[kind]
     for seed in range(40):
-        rows = build(2 if family.startswith("two") else 5, seed)
+        rows = build(2 if kind.startswith("two") else 5, seed)
+        weights = row.ours(rows)
         try:
-            if not apart(row, rows, row.ours(rows)) <= 10 * row.tolerance:
+            if not apart(row, rows, weights) <= 10 * row.tolerance:
                 return
         except (ValueError, ProblemError):  # of singular programs, or of too few tasks
             return
-    pytest.fail(f"TorchJD's {name} agrees for {family}: compare it.")
+    pytest.fail(f"TorchJD's {name} agrees for {kind}: compare it.")
 
 
 @settings(quick, max_examples=100)
-@given(rows=gradients())
+@given(rows=drawn())
 @pytest.mark.parametrize("name", ["mgda", "cagrad"])
 def test_no_worse_than_torchjd(name, rows):
     """The papers' objectives, at both updates: the hull is convex, and a worst gain is greatest."""
@@ -316,10 +222,10 @@ def test_no_worse_than_torchjd(name, rows):
 
 
 @quick
-@given(rows=gradients())
+@given(rows=drawn())
 @pytest.mark.parametrize("name", ["UPGradWeighting", "DualProjWeighting"])
 def test_the_solver_of_projections_with_torchjds_ridge(name, rows):
-    """Ours for the Gramian to which TorchJD's defaults lead, in all families."""
+    """Ours for the Gramian to which TorchJD's defaults lead, of all kinds."""
     trace = float(rows.square().sum())
     weights = getattr(own, name)()(gramian(rows) + 1e-4 * trace * torch.eye(len(rows)))
     expected = getattr(library, name)()(gramian(rows))
@@ -328,7 +234,7 @@ def test_the_solver_of_projections_with_torchjds_ridge(name, rows):
 
 @pytest.mark.parametrize("name", TABLE)
 def test_a_wrong_weight_is_noticed(name):
-    row, rows = TABLE[name], scaled(1)(2 if name == "mgda" else 4, 1)
+    row, rows = TABLE[name], KINDS["scaled 10"][1](2 if name == "mgda" else 4, 1)
     weights = row.ours(rows)
     weights[weights.argmax()] *= 0.7
     assert apart(row, rows, weights) > row.tolerance
