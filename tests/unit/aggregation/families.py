@@ -1,5 +1,8 @@
 """Gradients that weightings are tested on, and what tests say about directions."""
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from hypothesis import strategies as st
 
@@ -29,6 +32,64 @@ DEGENERATE = {
     "one tiny row": torch.tensor([[1.0, 2, 3, 4], [1e-20, 0, 0, 1e-20], [-1, 0, 0, 1]]),
     "no columns": torch.zeros(3, 0),
 }
+
+
+def gauss(count, seed):
+    return rows_of("gauss", count, seed, WIDTH)
+
+
+def scaled(exponent):
+    """Norms drawn from so many powers of ten."""
+
+    def build(count, seed):
+        draw = torch.Generator().manual_seed(seed)
+        powers = exponent * torch.rand(count, 1, generator=draw, dtype=torch.float64)
+        return 10**powers * gauss(count, seed)
+
+    return build
+
+
+def multiple(*factors):
+    """The first gradient is a multiple of the second."""
+
+    def build(count, seed):
+        rows = gauss(count, seed)
+        rows[0] = factors[seed % len(factors)] * rows[1]
+        return rows
+
+    return build
+
+
+def pairs(count, seed):
+    """Each gradient meets one other, and is orthogonal to the rest."""
+    planes = torch.arange(count)[:, None] // 2 == torch.arange(WIDTH) // 2
+    return gauss(count, seed) * planes
+
+
+WIDTH = 12
+TWO, MANY = st.just(2), st.integers(3, 6)
+# The number of tasks, and gradients from that and a seed.
+KINDS: dict[str, tuple[Any, Callable[[int, int], torch.Tensor]]] = {
+    "two": (TWO, scaled(2)),
+    "gauss": (MANY, gauss),
+    "scaled 10": (MANY, scaled(1)),
+    "scaled 100": (MANY, scaled(2)),
+    "allies": (MANY, lambda count, seed: gauss(count, seed).abs()),
+    "pairs": (MANY, pairs),
+    "duplicates": (MANY, multiple(1, 0.5, 3)),
+    "few columns": (MANY, lambda count, seed: rows_of("gauss", count, seed, (count + 1) // 2)),
+    "zero row": (MANY, multiple(0)),
+    "opposite": (MANY, multiple(-1, -2, -3)),
+    "two opposite": (TWO, multiple(-1, -2, -3)),
+    "identical": (MANY, lambda count, seed: gauss(1, seed).repeat(count, 1)),
+}
+
+
+@st.composite
+def drawn(draw, kinds=tuple(KINDS)):
+    """Gradients of one of these kinds."""
+    counts, build = KINDS[draw(st.sampled_from(kinds))]
+    return build(draw(counts), draw(st.integers(0, 10**6)))
 
 
 def direction(method, rows):
