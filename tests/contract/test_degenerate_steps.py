@@ -77,7 +77,8 @@ QUICK = ("a zero row", "opposite rows")  # the others take minutes
 
 
 @pytest.mark.parametrize(
-    "case", [case if case in QUICK else pytest.param(case, marks=pytest.mark.slow) for case in CASES]
+    "case",
+    [case if case in QUICK else pytest.param(case, marks=pytest.mark.slow) for case in CASES],
 )
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_gradients_are_finite(variant, case):
