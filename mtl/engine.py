@@ -18,9 +18,7 @@ from torch import Tensor
 
 from mtl.distributed import Held, all_reduce_list, world_size
 from mtl.errors import NonFiniteError, UnsupportedError
-from mtl.factored import FactoredRows
-from mtl.heads import LinearHeadRows
-from mtl.rows import Gradients, Rows
+from mtl.rows import Gradients, Products, Rows
 from mtl.streaming import StreamedRows
 
 if TYPE_CHECKING:
@@ -253,7 +251,7 @@ class Objectives:
         return self._derivative.to(rows) @ rows
 
     @cached_property
-    def _rows(self) -> Rows | LinearHeadRows | FactoredRows | GivenRows | StreamedRows:
+    def _rows(self) -> Products | GivenRows:
         if self._given is not None:
             return self._given
         retain, engine = bool(self._extra), self._engine
@@ -271,7 +269,7 @@ class Objectives:
     def _kept(self) -> Rows | GivenRows:
         rows = self._rows
         # Aggregators do not stream, and their engine is `rows`.
-        assert not isinstance(rows, StreamedRows | LinearHeadRows | FactoredRows)
+        assert isinstance(rows, Rows) or not isinstance(rows, Products)
         return rows
 
     @cached_property

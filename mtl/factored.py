@@ -7,8 +7,7 @@ of all tasks differ in numbers only, and run as one with larger matrices.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from functools import cached_property
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,7 +15,7 @@ from torch import Tensor
 
 from mtl.factors import LayerRows, LinearCall, uses
 from mtl.heads import LinearHeadRows
-from mtl.rows import Gradients, Rows, finite_products, weigh_heads
+from mtl.rows import Gradients, Products, Rows, weigh_heads
 
 if TYPE_CHECKING:
     from mtl.step import Step
@@ -53,7 +52,7 @@ def passes_at_once(step: Step, calls: Sequence[LinearCall]) -> Tensor | None:
     return tensor if not inside & set(beside) and operations <= _BATCHED else None
 
 
-class FactoredRows:
+class FactoredRows(Products):
     """What `mtl.rows.Rows` gives to a weighting, for a trunk of linear layers.
 
     Args:
@@ -73,7 +72,7 @@ class FactoredRows:
         *,
         retain_graph: bool,
     ) -> None:
-        self.step = step
+        super().__init__(step)
         self.heads = there.heads
         self._layers = layers
         gradients = torch.autograd.grad(
@@ -87,23 +86,13 @@ class FactoredRows:
         for layer, gradient in zip(layers, gradients, strict=True):
             layer.record_all(gradient)
 
-    @cached_property
-    def gramian(self) -> Tensor:
-        """Inner products of the rows, without the scale, `[a, a]`, float64.
-
-        Raises:
-            NonFiniteError: A row is not finite.
-        """
-        products = finite_products(self._products, self.step.present)
-        return products / self.step.scale**2
-
     def _products(self, precise: bool) -> Tensor:
         return torch.stack([rows.gramian(precise=precise) for rows in self._layers]).sum(0)
 
     def combine(
-        self, weights: Tensor, heads: Tensor | None, extra: Iterable[Tensor] = ()
+        self, weights: Tensor, heads: Tensor | None, extra: Sequence[Tensor] = ()
     ) -> Gradients:
-        """Gradients of all parameters; see `Rows.combine`."""
+        """See `Products.combine`."""
         assert not extra  # they share a pass at the representation only
         pairs = [pair for rows in self._layers for pair in rows.combine(weights)]
         return pairs + weigh_heads(self.heads, heads)

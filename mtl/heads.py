@@ -10,7 +10,6 @@ from one backward pass that ends at the predictions.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,7 +17,7 @@ from torch import Tensor
 
 from mtl.distributed import all_reduce, all_reduce_list
 from mtl.linalg import finest, inner_products
-from mtl.rows import Gradients, finite_products, from_representation, weigh_heads
+from mtl.rows import Gradients, Products, from_representation, weigh_heads
 
 if TYPE_CHECKING:
     from mtl.step import Step
@@ -85,7 +84,7 @@ def _is_leaf(node: Any) -> bool:
     return node is None or node.name() == "torch::autograd::AccumulateGrad"
 
 
-class LinearHeadRows:
+class LinearHeadRows(Products):
     """What `mtl.rows.Rows` at the representation gives to a weighting, without rows.
 
     Args:
@@ -95,7 +94,7 @@ class LinearHeadRows:
     """
 
     def __init__(self, step: Step, weights: Sequence[Tensor], *, retain_graph: bool) -> None:
-        self.step = step
+        super().__init__(step)
         self._retain_graph = retain_graph
         names = step.present
         self._representation = (step.representation or {})[names[0]][0]
@@ -107,9 +106,7 @@ class LinearHeadRows:
         )
         heads = iter(all_reduce_list(gradients[len(names) :], there))
         found = [[(p, next(heads)) for p in parameters] for parameters in own]
-        self.heads: list[Gradients] = [
-            [(p, g) for p, g in pairs if g is not None] for pairs in found
-        ]
+        self.heads = [[(p, g) for p, g in pairs if g is not None] for pairs in found]
         # Float32 at least, as the rows would be.
         dtype = torch.promote_types(self._representation.dtype, torch.float32)
         self._errors = torch.cat(
@@ -123,16 +120,6 @@ class LinearHeadRows:
         self._sizes = [len(weight) for weight in weights]
         # [a, K], which outputs are whose
         self._members = torch.block_diag(*[w.new_ones(1, len(w), dtype=dtype) for w in weights])
-
-    @cached_property
-    def gramian(self) -> Tensor:
-        """Inner products of the rows of the global batch, without the scale, `[a, a]`, float64.
-
-        Raises:
-            NonFiniteError: A row is not finite.
-        """
-        products = finite_products(self._products, self.step.present)
-        return products / self.step.scale**2
 
     def _products(self, precise: bool) -> Tensor:
         errors = self._errors.transpose(0, 1).flatten(1)
@@ -150,7 +137,7 @@ class LinearHeadRows:
     def combine(
         self, weights: Tensor, heads: Tensor | None, extra: Sequence[Tensor] = ()
     ) -> Gradients:
-        """Gradients of all parameters; see `Rows.combine`."""
+        """See `Products.combine`."""
         factors = weights.to(self._members) @ self._members
         mixed = self._errors * factors.view(-1, *[1] * (self._errors.dim() - 2))
         there, direction = self._representation, _times(mixed, self._weight)

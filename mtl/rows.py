@@ -7,6 +7,7 @@ of the representation).
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -28,7 +29,49 @@ Gradients = list[tuple[Tensor, Tensor]]
 _LEAST = 1e-28  # squared norm of float32 rows; of shorter ones some squares underflow
 
 
-class Rows:
+class Products(ABC):
+    """What a weighting needs of the gradients of weighted sums of the losses, r of them.
+
+    Args:
+        step: The losses and what they can be differentiated by.
+
+    Attributes:
+        heads: For each sum, the gradients of the heads involved.
+    """
+
+    def __init__(self, step: Step) -> None:
+        self.step = step
+        self.heads: list[Gradients] = []
+
+    @cached_property
+    def gramian(self) -> Tensor:
+        """Inner products over the global batch, without the scale, `[r, r]`, float64.
+
+        Raises:
+            NonFiniteError: A gradient is not finite.
+        """
+        products = finite_products(self._products, self.step.present)
+        return products / self.step.scale**2
+
+    @abstractmethod
+    def combine(
+        self, weights: Tensor, heads: Tensor | None, extra: Sequence[Tensor] = ()
+    ) -> Gradients:
+        """Gradients of all parameters; of sharded ones they go to `.grad` at once.
+
+        Args:
+            weights: `[r]`, on the gradients of the shared parameters.
+            heads: `[r]`, on those of the heads; `None`: ones.
+            extra: At the representation: scalars whose gradient, by all parameters, comes with the
+                pass from there.
+        """
+
+    @abstractmethod
+    def _products(self, precise: bool) -> Tensor:
+        """Inner products times the scale squared; `precise`: in float64 throughout."""
+
+
+class Rows(Products):
     """Gradients of weighted sums of the losses, one backward pass each.
 
     Args:
@@ -61,10 +104,9 @@ class Rows:
         factors: Sequence[Factor] = (),
         retain_graph: bool = False,
     ) -> None:
-        self.step = step
+        super().__init__(step)
         self.level = level
         self._retain_graph = retain_graph
-        self.heads: list[Gradients] = []
         tasks = range(len(step.present))
         members = [[i] for i in tasks] if basis is None else _nonzero(basis)
         self._factors = factors
@@ -118,16 +160,6 @@ class Rows:
         heads = all_reduce_list(gradients[len(outputs) :], own)
         self.heads.append([(p, g) for p, g in zip(own, heads, strict=True) if g is not None])
 
-    @cached_property
-    def gramian(self) -> Tensor:
-        """Inner products of the rows of the global batch, without the scale, `[r, r]`, float64.
-
-        Raises:
-            NonFiniteError: A row is not finite.
-        """
-        products = finite_products(self._products, self.step.present)
-        return products / self.step.scale**2
-
     def _products(self, precise: bool) -> Tensor:
         result = gramian(self.jacobian, precise=precise)
         for factor in self._factors:
@@ -164,13 +196,7 @@ class Rows:
     def combine(
         self, weights: Tensor, heads: Tensor | None, extra: Sequence[Tensor] = ()
     ) -> Gradients:
-        """Gradients of all parameters; of sharded ones they go to `.grad` at once.
-
-        Args:
-            weights: `[r]`, on the rows of the shared parameters.
-            heads: `[r]`, on those of the heads; `None`: ones.
-            extra: See `along`.
-        """
+        """See `Products.combine`."""
         if not self.step.sharded:
             return self.weighted(weights, extra) + self.specific(heads)
         weights = self._still(weights)

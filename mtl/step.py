@@ -18,14 +18,13 @@ from torch import Tensor
 
 from mtl.distributed import all_reduce, all_reduce_list, world_size
 from mtl.errors import NonFiniteError, TaskError, UnsupportedError
-from mtl.factored import FactoredRows, passes_at_once
-from mtl.factors import Factor, Formed, LinearCall, pays, record_linear_calls, separable_calls
-from mtl.heads import LinearHeadRows, factors_pay, head_weight
+from mtl.factors import Factor, LinearCall, pays, record_linear_calls, separable_calls
 from mtl.linalg.product import Product
 from mtl.model import MultiTaskModel, Outputs
 from mtl.parts import Needs
+from mtl.products import at_parameters, at_representation
 from mtl.replay import Replay
-from mtl.rows import Rows
+from mtl.rows import Products, Rows
 from mtl.second_order import InputGradients, Pointwise, twice_differentiable
 from mtl.sharding import is_sharded
 from mtl.task import Task, evaluate_all
@@ -110,7 +109,7 @@ class Step:
         self.tied = list(tied)
         self.scalars: dict[str, Tensor] = {}
         self.observed = False
-        self._rows: dict[tuple[Level, Engine], Rows | LinearHeadRows | FactoredRows] = {}
+        self._rows: dict[tuple[Level, Engine], Products] = {}
         self.memo: dict[Any, Any] = {}
         self._linear_calls = list(linear_calls)
         self.sharded = sharded
@@ -344,7 +343,7 @@ class Step:
 
     def products(
         self, level: Level = "parameters", *, engine: Engine = "auto", retain_graph: bool = True
-    ) -> Rows | LinearHeadRows | FactoredRows:
+    ) -> Products:
         """What gives the Gramian of the losses' gradients and combines them, computed once.
 
         Args:
@@ -358,28 +357,9 @@ class Step:
             return self.rows(level, retain_graph=retain_graph)
         key = (level, engine)
         if key not in self._rows:
-            make = self._at_parameters if level == "parameters" else self._at_representation
-            self._rows[key] = make(engine, retain_graph)
+            make = at_parameters if level == "parameters" else at_representation
+            self._rows[key] = make(self, engine, retain_graph=retain_graph)
         return self._rows[key]
-
-    def _at_parameters(self, engine: Engine, retain_graph: bool) -> Rows | FactoredRows:
-        count = len(self.present)
-        source = passes_at_once(self, self._separable) if self._separable else None
-        if source is None:
-            factors = self.factors(count, engine)
-            return Rows(self, "parameters", factors=factors, retain_graph=retain_graph)
-        layers = [
-            Factor(call, count) if engine == "gramian" or pays(call, count) else Formed(call, count)
-            for call in self._separable
-        ]
-        there = self._at_representation("gramian", retain_graph)
-        return FactoredRows(self, layers, source, there, retain_graph=retain_graph)
-
-    def _at_representation(self, engine: Engine, retain_graph: bool) -> Rows | LinearHeadRows:
-        weights = self._head_weights(engine)
-        if weights is None:
-            return Rows(self, "representation", retain_graph=retain_graph)
-        return LinearHeadRows(self, weights, retain_graph=retain_graph)
 
     def common_representation(self) -> Tensor | None:
         """The tensor at which the heads of all present tasks attach, if it is one."""
@@ -390,19 +370,24 @@ class Step:
         (tensor,) = tensors.values()
         return tensor if tensor.requires_grad else None
 
-    def _head_weights(self, engine: Engine) -> list[Tensor] | None:
-        """The weights of the present tasks' heads, if each is one linear layer on one tensor."""
-        inputs = self.common_representation()
-        if inputs is None:
-            return None
-        weights = []
-        for name in self.present:
-            prediction = self.predictions.get(name)
-            weight = None if prediction is None else head_weight(prediction, inputs)
-            if weight is None:
-                return None
-            weights.append(weight)
-        return weights if engine == "gramian" or factors_pay(weights) else None
+    @cached_property
+    def separable_layers(self) -> list[LinearCall]:
+        """Linear layers whose gradients follow from their input and output.
+
+        None with several processes: the Gramian of an average has products between processes,
+        which factors of one process do not give.
+        """
+        if not self._linear_calls or world_size() > 1:
+            return []
+        losses = [loss for loss in self.losses.values() if loss is not None]
+        return separable_calls(self._linear_calls, losses, self.shared)
+
+    def factors(self, rows: int, engine: Engine = "auto") -> list[Factor]:
+        """Linear layers whose rows are kept as factors, for so many rows; see `products`."""
+        if engine == "rows":
+            return []
+        always = engine == "gramian"
+        return [Factor(call, rows) for call in self.separable_layers if always or pays(call, rows)]
 
     def saliencies(
         self, log_eps: float | None = None, *, factored: bool = False
@@ -467,30 +452,11 @@ class Step:
         """Forgets rows and graph, where other passes follow; losses stay as numbers."""
         self.release()
         self._linear_calls.clear()
-        self.__dict__.pop("_separable", None)
+        self.__dict__.pop("separable_layers", None)
         self._pointwise.clear()
         self.representation = None
         self.predictions = {}
         self.losses = {k: None if v is None else v.detach() for k, v in self.losses.items()}
-
-    def factors(self, rows: int, engine: Engine = "auto") -> list[Factor]:
-        """Linear layers whose rows are kept as factors, for so many rows; see `products`."""
-        if engine == "rows":
-            return []
-        always = engine == "gramian"
-        return [Factor(call, rows) for call in self._separable if always or pays(call, rows)]
-
-    @cached_property
-    def _separable(self) -> list[LinearCall]:
-        """Linear layers whose rows follow from their input and output.
-
-        None with several processes: the Gramian of an average has products between processes,
-        which factors of one process do not give.
-        """
-        if not self._linear_calls or world_size() > 1:
-            return []
-        losses = [loss for loss in self.losses.values() if loss is not None]
-        return separable_calls(self._linear_calls, losses, self.shared)
 
     def cotangents(self, weights: Tensor | None = None) -> list[Tensor]:
         """For each present task the factor on its local loss: weight, share and `scale`.

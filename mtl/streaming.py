@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,13 +10,13 @@ from torch import Tensor
 
 from mtl.distributed import all_reduce, all_reduce_list
 from mtl.linalg import inner_products
-from mtl.rows import Gradients, Rows, finite_products, weigh_heads
+from mtl.rows import Gradients, Products, Rows, weigh_heads
 
 if TYPE_CHECKING:
     from mtl.step import Step
 
 
-class StreamedRows:
+class StreamedRows(Products):
     """What `mtl.rows.Rows` gives to a weighting, with at most `limit` rows and one in the making.
 
     Rows are differentiated block by block, and those after a block once more beside it, for the
@@ -32,21 +31,10 @@ class StreamedRows:
     """
 
     def __init__(self, step: Step, basis: Tensor, *, limit: int, retain_graph: bool) -> None:
-        self.step = step
-        self.heads: list[Gradients] = []
+        super().__init__(step)
         self._basis = basis
         self._limit = limit
         self._retain_graph = retain_graph
-
-    @cached_property
-    def gramian(self) -> Tensor:
-        """Inner products of the rows of the global batch, without the scale, `[r, r]`, float64.
-
-        Raises:
-            NonFiniteError: A row is not finite.
-        """
-        products = finite_products(self._products, self.step.present)
-        return products / self.step.scale**2
 
     def _products(self, precise: bool) -> Tensor:
         count = len(self._basis)
@@ -72,7 +60,7 @@ class StreamedRows:
     def combine(
         self, weights: Tensor, heads: Tensor | None, extra: Sequence[Tensor] = ()
     ) -> Gradients:
-        """Gradients of all parameters: see `Rows.combine`."""
+        """See `Products.combine`."""
         assert not extra  # they share a pass at the representation only
         return self.weighted(weights) + self.specific(heads)
 
