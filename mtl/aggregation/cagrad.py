@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mtl.errors import ConfigError
-from mtl.linalg import equilibrate, min_norm_weights, nonnegative_qp
+from mtl.linalg import NonnegativeQP, equilibrate, min_norm_weights
 from mtl.linalg.equilibrate import Equilibrated, Vector
 from mtl.parts import Weighting
 
@@ -84,7 +84,8 @@ def _toward_worst(scaled: Equilibrated, norms: Vector, mean: float, c: float) ->
     length = scaled.length(norms * mean)
     radius = c * length
     low, high = float((norms * products).min()), 0.0  # at `low`, s = 0
-    s = nonnegative_qp(gram, products)
+    program = NonnegativeQP(gram)
+    s = program.solve(products)
     if scaled.length(s) < radius:  # the worst task can gain
         if len(scaled.rows) < len(scaled.like):
             return s
@@ -96,7 +97,7 @@ def _toward_worst(scaled: Equilibrated, norms: Vector, mean: float, c: float) ->
         low, high = max(low, 0.0), (1 + c) * length * distance * (1 + 1e-9)
     v = high
     for iteration in range(200):
-        s = nonnegative_qp(gram, products - v / norms, s > 0)
+        s = program.solve(products - v / norms, s > 0)
         low, high = (low, v) if scaled.length(s) > radius else (v, high)
         support = s > 0
         root = _root(gram, products, norms, support, radius)

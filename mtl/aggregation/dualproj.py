@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from mtl.linalg import equilibrate, nonnegative_qp
+from mtl.linalg import NonnegativeQP, equilibrate
 from mtl.parts import Weighting
 
 
@@ -30,5 +30,5 @@ class DualProjWeighting(Weighting):
         if not scaled.rows.size:
             return scaled.expand(scaled.norms, 1 / count)
         mean = scaled.norms / scaled.norms.max() / count
-        weights = mean + nonnegative_qp(scaled.cosines, scaled.cosines @ mean)
+        weights = mean + NonnegativeQP(scaled.cosines).solve(scaled.cosines @ mean)
         return scaled.expand(weights / mean / count, 1 / count)

@@ -3,7 +3,7 @@
 import numpy as np
 from torch import Tensor
 
-from mtl.linalg import equilibrate, nonnegative_qp
+from mtl.linalg import NonnegativeQP, equilibrate
 from mtl.parts import Weighting
 
 
@@ -29,9 +29,9 @@ class UPGradWeighting(Weighting):
         scaled = equilibrate(gramian)
         count = len(gramian)
         weights = np.zeros(len(scaled.rows))
-        support = None
+        program, support = NonnegativeQP(scaled.cosines), None
         for i, norm in enumerate(scaled.norms):
-            projection = nonnegative_qp(scaled.cosines, scaled.cosines[i], support)
+            projection = program.solve(scaled.cosines[i], support)
             support = projection > 0  # often a good guess for the next
             projection[i] += 1.0
             weights += norm * projection

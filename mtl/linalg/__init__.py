@@ -7,11 +7,12 @@ from mtl.linalg.equilibrate import Equilibrated, equilibrate
 from mtl.linalg.gramian import cosines, finest, gramian, inner_products
 from mtl.linalg.min_norm import min_norm_weights
 from mtl.linalg.product import Product, dense
-from mtl.linalg.quadratic import nonnegative_qp
+from mtl.linalg.quadratic import NonnegativeQP
 from mtl.linalg.simplex import project_simplex
 
 __all__ = [
     "Equilibrated",
+    "NonnegativeQP",
     "Product",
     "cosines",
     "dense",
@@ -25,7 +26,6 @@ __all__ = [
     "inner_products",
     "least_norm_solution",
     "min_norm_weights",
-    "nonnegative_qp",
     "nonzero",
     "principal_components",
     "project_simplex",

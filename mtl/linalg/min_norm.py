@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mtl.linalg.quadratic import nonnegative_qp
+from mtl.linalg.quadratic import NonnegativeQP
 
 Matrix = NDArray[np.float64]
 
@@ -43,7 +43,7 @@ def min_norm_weights(gramian: Tensor) -> Tensor:
     if norms.min() > 0:
         unit = gram / np.outer(norms, norms)
         if np.linalg.eigvalsh(unit)[0] > _REGULAR:
-            weights = nonnegative_qp(unit, -norms.min() / norms) / norms
+            weights = NonnegativeQP(unit).solve(-norms.min() / norms) / norms
             return torch.from_numpy(weights / weights.sum()).to(gramian)
     weights = np.zeros(len(gram))
     active = [int(gram.diagonal().argmin())]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg.lapack import dposv
+from scipy.optimize import nnls
 
 from mtl.linalg.equilibrate import Matrix, Vector
 
@@ -15,88 +18,70 @@ _RIDGE = 16 * _EPS
 _EXCHANGES = 4
 
 
-def nonnegative_qp(quadratic: Matrix, linear: Vector, free: Mask | None = None) -> Vector:
-    """`argmin_z z^T Q z / 2 + q^T z` over `z >= 0`.
+class NonnegativeQP:
+    """`argmin_z z^T Q z / 2 + q^T z` over `z >= 0`, for one Q and any number of q.
 
     First whole blocks of indices change sides between `z_i = 0` and `free` until the conditions of
     optimality hold, which takes a few solutions of linear systems as a rule. Where it does not
-    settle, the method of Lawson and Hanson goes on from there, one index at a time: each step
-    lowers the objective, so that no support comes twice. A ridge of rounding size makes the
-    solution unique and keeps singular `Q` harmless.
+    settle, as with dependent rows, this and all further programs go to the method of Lawson and
+    Hanson, `min |A z + A^-T q|` with `A^T A = Q`. A ridge of rounding size makes the solution
+    unique and keeps singular `Q` harmless.
 
     Args:
         quadratic: `Q`, positive semi-definite, `[m, m]`, with a diagonal of about one.
-        linear: `q`, `[m]`; the objective should be bounded.
-        free: Guess of the support, `[m]`.
-
-    Returns:
-        `z`, `[m]`.
-
-    Raises:
-        ArithmeticError: No solution to rounding accuracy was found, as for matrices that are not
-            positive semi-definite.
 
     References:
         Portugal, Júdice, Vicente. A comparison of block pivoting and interior-point algorithms for
         linear least squares problems with nonnegative variables. Math. Comp. 63, 1994.
         Lawson, Hanson. Solving Least Squares Problems, chapter 23. 1974.
     """
-    free = linear < 0 if free is None else free
-    quadratic = quadratic.copy()
-    quadratic.flat[:: len(linear) + 1] += _RIDGE * len(linear)
-    largest = float(np.abs(linear).max())
-    for _ in range(_EXCHANGES):
-        z = _solve(quadratic, linear, free)
-        slopes = quadratic @ z + linear
-        wrong = np.where(free, z < 0, slopes < -_rounding(largest, z))
-        if not wrong.any():
-            return z
-        free = free ^ wrong
-    return _lawson_hanson(quadratic, linear, free)
 
+    def __init__(self, quadratic: Matrix) -> None:
+        self._quadratic = quadratic.copy()
+        self._quadratic.flat[:: len(quadratic) + 1] += _RIDGE * len(quadratic)
+        self._settles = True
 
-def _lawson_hanson(quadratic: Matrix, linear: Vector, free: Mask) -> Vector:
-    z = _solve(quadratic, linear, free)
-    while z[z.argmin()] < 0:
-        free = free & (z > 0)
-        z = _solve(quadratic, linear, free)
-    largest = float(np.abs(linear).max())
-    taken = free.copy()  # and those where rounding makes the slope negative, but not the step
-    for _ in range(20 * len(linear) + 20):
-        slopes = quadratic @ z
-        slopes += linear
-        slopes[taken] = np.inf
-        candidate = slopes.argmin()
-        if slopes[candidate] >= 0 or slopes[candidate] >= -_rounding(largest, z):
-            return z
-        taken[candidate] = True
-        trial = free.copy()
-        trial[candidate] = True
-        target = _solve(quadratic, linear, trial)
-        if target[candidate] > 0:
-            z, free = _walk(quadratic, linear, z, target, trial)
-            taken = free.copy()
-    raise ArithmeticError(
-        "A quadratic program should settle for a matrix that is finite and positive semi-definite. "
-        f"Got {quadratic.tolist()} with the linear part {linear.tolist()}. Lower the learning rate "
-        "where gradients grow, or choose another method."
-    )
+    def solve(self, linear: Vector, free: Mask | None = None) -> Vector:
+        """The solution `z`, `[m]`.
 
+        Args:
+            linear: `q`, `[m]`; the objective should be bounded.
+            free: Guess of the support, `[m]`.
 
-def _walk(
-    quadratic: Matrix, linear: Vector, z: Vector, target: Vector, free: Mask
-) -> tuple[Vector, Mask]:
-    """Goes to the minimizer over `free`, dropping what becomes zero on the way."""
-    while target[target.argmin()] < 0:
-        blocking = (target < 0).nonzero()[0]
-        ratios = z[blocking] / (z[blocking] - target[blocking])
-        first = ratios.argmin()
-        z = z + ratios[first] * (target - z)
-        z[blocking[first]] = 0.0
-        z = np.maximum(z, 0.0)
-        free = free & (z > 0)
-        target = _solve(quadratic, linear, free)
-    return target, free
+        Raises:
+            ArithmeticError: No solution was found, as for matrices that are not positive
+                semi-definite.
+        """
+        free = linear < 0 if free is None else free
+        largest = float(np.abs(linear).max())
+        for _ in range(_EXCHANGES * self._settles):
+            z = _solve(self._quadratic, linear, free)
+            slopes = self._quadratic @ z + linear
+            wrong = np.where(free, z < 0, slopes < -_rounding(largest, z))
+            if not wrong.any():
+                return z
+            free = free ^ wrong
+        self._settles = False
+        return self._least_squares(linear)
+
+    def _least_squares(self, linear: Vector) -> Vector:
+        root, inverse = self._roots
+        try:
+            return nnls(root, -(inverse @ linear))[0]
+        except RuntimeError as error:
+            raise ArithmeticError(
+                "A quadratic program should settle for a matrix that is finite and positive "
+                f"semi-definite. Got {self._quadratic.tolist()} with the linear part "
+                f"{linear.tolist()}. Lower the learning rate where gradients grow, or choose "
+                "another method."
+            ) from error
+
+    @cached_property
+    def _roots(self) -> tuple[Matrix, Matrix]:
+        """`A` with `A^T A = Q`, and `A^-T`."""
+        values, vectors = np.linalg.eigh(self._quadratic)
+        root = np.sqrt(np.maximum(values, _RIDGE))[:, None]
+        return root * vectors.T, vectors.T / root
 
 
 def _solve(quadratic: Matrix, linear: Vector, free: Mask) -> Vector:
