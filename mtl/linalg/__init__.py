@@ -5,6 +5,7 @@ from mtl.linalg.bargaining import fair_weights
 from mtl.linalg.dependent import least_norm_solution, principal_components
 from mtl.linalg.equilibrate import Equilibrated, equilibrate
 from mtl.linalg.gramian import cosines, finest, gramian, inner_products
+from mtl.linalg.lengths import lengths
 from mtl.linalg.min_norm import min_norm_weights
 from mtl.linalg.product import Product, dense
 from mtl.linalg.quadratic import NonnegativeQP
@@ -25,6 +26,7 @@ __all__ = [
     "gramian",
     "inner_products",
     "least_norm_solution",
+    "lengths",
     "min_norm_weights",
     "nonzero",
     "principal_components",

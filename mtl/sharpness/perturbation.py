@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from mtl.errors import ConfigError, UnsupportedError
+from mtl.linalg import lengths
 from mtl.rows import Gradients
 from mtl.step import Step
 
@@ -65,9 +66,11 @@ class Ball:
         """
         radii = [self.rho_shared, *[self.rho_task] * len(heads)]
         groups = [(g, rho) for g, rho in zip([shared, *heads], radii, strict=True) if g]
-        norms = [self._norm(group) for group, _ in groups]
-        if self.norm == "joint" and norms:
-            norms = [torch.linalg.vector_norm(torch.stack(norms))] * len(groups)
+        if not groups:
+            return []
+        norms = lengths([self._values(group) for group, _ in groups], groups[0][0][0][1])
+        if self.norm == "joint":
+            norms = lengths([[norms]], norms).expand(len(groups))
         return [
             (p, p.square() * g if self.adaptive else g, factor)
             for (group, rho), norm in zip(groups, norms, strict=True)
@@ -76,11 +79,9 @@ class Ball:
             for p, g in group
         ]
 
-    def _norm(self, group: Gradients) -> Tensor:
-        values = [p.abs() * g for p, g in group] if self.adaptive else [g for _, g in group]
-        dtype = torch.promote_types(values[0].dtype, torch.float32)
-        norms = [torch.linalg.vector_norm(v, dtype=dtype) for v in values]
-        return torch.linalg.vector_norm(torch.stack(norms))
+    def _values(self, group: Gradients) -> list[Tensor]:
+        """What the radius is measured by."""
+        return [p.abs() * g for p, g in group] if self.adaptive else [g for _, g in group]
 
 
 class Excursion:

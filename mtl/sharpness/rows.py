@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mtl.distributed import Held, all_reduce, all_reduce_list, world_size
 from mtl.errors import NonFiniteError
-from mtl.linalg import gramian
+from mtl.linalg import gramian, lengths
 from mtl.rows import Gradients, finite_products
 from mtl.step import Step
 
@@ -94,8 +94,8 @@ class TaskGradients:
 
     def check_heads(self) -> None:
         """Raises `NonFiniteError` where the gradient of a head is NaN or infinite."""
-        norms = [length(self.of_head(row), self.rows) for row in range(len(self.names))]
-        bad = (~torch.stack(norms).isfinite()).tolist()
+        norms = lengths([[g for _, g in head] for head in self.heads], self.rows)
+        bad = (~norms.isfinite()).tolist()
         if any(bad):
             raise NonFiniteError(*(n for n, b in zip(self.names, bad, strict=True) if b))
 
@@ -232,10 +232,8 @@ def cut(direction: Tensor, parameters: Sequence[Tensor]) -> Gradients:
 
 
 def length(gradients: Gradients, like: Tensor) -> Tensor:
-    """Norm of several gradients together; a zero like `like` where there is none."""
-    if not gradients:
-        return like.new_zeros(())
-    return torch.stack(torch._foreach_norm([g for _, g in gradients])).norm().to(like)
+    """Norm of several gradients together, on the device of `like`; zero where there is none."""
+    return lengths([[g for _, g in gradients]], like)[0]
 
 
 def unite(gradients: Gradients, parameters: Sequence[Tensor]) -> Gradients:

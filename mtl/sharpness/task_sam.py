@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from mtl.distributed import world_size
 from mtl.engine import Combined, Objectives
 from mtl.errors import ConfigError
+from mtl.linalg import lengths
 from mtl.parts import Aggregator, Combiner, Scalarizer, Sharpness, Stochastic, Weighting
 from mtl.rows import Gradients
 from mtl.sharpness.joint import ascend
@@ -226,11 +227,11 @@ class TaskSAM(Sharpness):
 
     def _keep(self, loss: Tensor, flat: Tensor) -> None:
         """Notes the part of `flat` that is orthogonal to `loss`, relative to its length."""
-        size = loss.norm()
-        divisor = torch.where(size > 0, size, 1.0)
-        rest = torch.addcmul(flat, loss, -(flat @ loss) / divisor / divisor)
-        longest = torch.maximum(size, rest.norm())
-        self._kept = rest.div_(torch.where(longest > 0, longest, 1.0))
+        size = lengths([[loss]], loss)[0]
+        unit = loss * torch.where(size > 0, 1 / size, 0.0)
+        rest = torch.addcmul(flat, unit, -(flat @ unit))
+        longest = torch.maximum(size, lengths([[rest]], rest)[0])
+        self._kept = rest.mul_(torch.where(longest > 0, 1 / longest, 0.0))
 
     # ------------------------------------------------------------------------------ perturbed
 
@@ -442,12 +443,10 @@ def _lengths(objectives: Objectives) -> Tensor:
 
 def _cosines(step: Step, loss: Tensor, flat: Tensor) -> dict[str, Tensor]:
     """Cosine between loss row and flat row of each task, to log."""
-    cosines = {}
-    for name, a, b in zip(step.present, loss, flat, strict=True):
-        square = torch.dot(a, a) * torch.dot(b, b)
-        cosine = torch.dot(a, b) / torch.where(square > 0, square, 1.0).sqrt()
-        cosines[f"sharpness/cosine/{name}"] = cosine
-    return cosines
+    norms = lengths([[row] for row in (*loss, *flat)], loss)
+    inverse = torch.where(norms > 0, 1 / norms, 0.0)
+    rows = zip(step.present, loss, flat, *inverse.chunk(2), strict=True)
+    return {f"sharpness/cosine/{n}": torch.dot(a * i, b * j) for n, a, b, i, j in rows}
 
 
 def _precision(step: Step) -> torch.dtype | None:

@@ -6,8 +6,8 @@ from torch import nn
 
 from mtl import Balancer, MultiTaskModel, Step, Task
 from mtl.aggregation import MGDAWeighting
-from mtl.linalg import gramian, inner_products
-from mtl.parts import Needs
+from mtl.linalg import gramian, inner_products, lengths
+from mtl.sharpness import JointSAM, TaskSAM
 
 WAYS = {
     "rows": {"engine": "rows"},
@@ -27,7 +27,8 @@ class Scaled(nn.Module):
         return (prediction - target).square().mean() * self.factor
 
 
-def direction(factor, dtype, options):
+def direction(factor, dtype, options, steps=1):
+    """Gradient of the shared parameters, that of several steps together, without the factor."""
     torch.manual_seed(0)
     tasks = [Task(f"t{i}", nn.Linear(64, 2), Scaled(factor)) for i in range(3)]
     backbone = nn.Sequential(nn.Linear(40, 64), nn.ReLU(), nn.Linear(64, 64), nn.Tanh())
@@ -38,13 +39,10 @@ def direction(factor, dtype, options):
         model.to(dtype),
         (inputs.to(dtype), {k: v.to(dtype) for k, v in batch[1].items()}),
     )
-    needs = Needs.GRAMIAN
-    if options.get("level") == "representation":
-        needs |= Needs.REPRESENTATION
-    report = Balancer(MGDAWeighting(), **options).backward(
-        Step.evaluate(model, tasks, batch, needs=needs)
-    )
-    assert not report.nonfinite
+    balancer = Balancer(MGDAWeighting(), **options)
+    for _ in range(steps):
+        report = balancer.backward(Step.evaluate(model, tasks, batch, needs=balancer.needs))
+        assert not report.nonfinite
     return torch.cat([p.grad.double().flatten() for p in model.backbone.parameters()]) / factor
 
 
@@ -60,6 +58,22 @@ def test_directions_do_not_depend_on_the_scale(way, factor):
     expected = direction(1.0, torch.float64, {"level": level, "engine": "rows"})
     found = direction(factor, torch.float32, WAYS[way])
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6 * expected.abs().max().item())
+
+
+@pytest.mark.parametrize("sharpness", [TaskSAM, JointSAM])
+@pytest.mark.parametrize("factor", [1e-22, 1e-12, 1.0, 1e18, 1e22])
+def test_perturbations_do_not_depend_on_the_scale(sharpness, factor):
+    options = {"rho_shared": 0.5, "every": 2} if sharpness is TaskSAM else {"rho": 0.5}
+    expected = direction(1.0, torch.float64, {"sharpness": sharpness(**options)}, steps=2)
+    found = direction(factor, torch.float32, {"sharpness": sharpness(**options)}, steps=2)
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5 * expected.abs().max().item())
+
+
+@pytest.mark.parametrize("scale", [1e-25, 1e-15, 1.0, 1e25])
+def test_lengths(scale):
+    vectors = [[torch.randn(3, 2) * scale, torch.randn(5)], [], [torch.zeros(4)]]
+    expected = [torch.cat([p.double().flatten() for p in v]).norm() if v else 0 for v in vectors]
+    torch.testing.assert_close(lengths(vectors, torch.zeros(())), torch.tensor(expected).double())
 
 
 @pytest.mark.parametrize("columns", [7, 2048, 5000])
