@@ -227,6 +227,22 @@ class Objectives:
         return self.gather(self.columns)
 
     @property
+    def representation(self) -> Tensor:
+        """The tensor, `[B, ...]`, detached, whose elements are the columns of `jacobian`.
+
+        Raises:
+            UnsupportedError: The columns are others, or of several tensors.
+        """
+        tensor = self._step.common_representation()
+        if self._level != "representation" or tensor is None:
+            raise UnsupportedError(
+                'Activations are seen at the representation: expected level="representation" and '
+                f"one tensor for all tasks. Got level={self._level!r}"
+                + (" and several tensors." if tensor is None else ".")
+            )
+        return tensor.detach()
+
+    @property
     def held(self) -> Held | None:
         """Which columns of `jacobian` this process holds; `None`: all."""
         return self._kept.held

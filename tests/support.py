@@ -125,6 +125,12 @@ VARIANTS = {name: preset(name) for name in PRESETS} | {
     },
     "stch after the warm-up": ["balancer=stch", "balancer.combine.warmup_epochs=0"],
     "stch of the paper": ["balancer=stch", "balancer.combine={like: paper, warmup_epochs: null}"],
+    "moco of libmtl": ["balancer=moco", "balancer.combine.like=libmtl"],
+    "graddrop of the paper": [
+        "balancer=graddrop",
+        "balancer.combine.like=paper",
+        "balancer.level=representation",
+    ],
     "gradnorm of libmtl": ["balancer=gradnorm", "balancer.combine.like=libmtl"],
     "mgda every second step": ["balancer/combine=every", "balancer.combine.every=2"],
     "mgda every second step, heads weighted": [

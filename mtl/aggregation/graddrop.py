@@ -1,11 +1,18 @@
 """Gradient sign dropout."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
 import torch
 from torch import Tensor
 
 from mtl.aggregation.columns import by_columns
 from mtl.errors import ConfigError
 from mtl.parts import Aggregator, Stochastic
+
+if TYPE_CHECKING:
+    from mtl.engine import Combined, Objectives
 
 
 class GradDrop(Aggregator, Stochastic):
@@ -17,13 +24,14 @@ class GradDrop(Aggregator, Stochastic):
 
     Args:
         leak: Share of the dropped part that passes, in [0, 1]; 0 is the paper's default.
+        like: `torchjd`: the rule acts on each coordinate of the chosen level by itself (shared
+            parameters by default; at the representation that is a draw for each sample). `paper`,
+            with `level="representation"`: a sign is drawn for each unit of the representation, from
+            gradients that are multiplied by the activation's sign and summed over the batch, and
+            what it decides about a task holds for all samples; LibMTL does that as well.
         seed: See `Stochastic`; all processes draw alike.
 
-    The paper and LibMTL apply the rule at the representation: a sign is drawn for each unit, from
-    gradients that are multiplied by the activation's sign and summed over the batch, and what it
-    decides holds for all samples. Here it acts on each coordinate of the chosen level by itself
-    (shared parameters by default, as in TorchJD): a Jacobian has no batch and no activations. At
-    the representation that is a draw for each sample. TorchJD has a leak a task.
+    The paper's form needs the batch in one process. TorchJD has a leak a task.
 
     References:
         Chen, Ngiam, Huang, Luong, Kretzschmar, Chai, Anguelov. Just Pick a Sign: Optimizing Deep
@@ -33,11 +41,39 @@ class GradDrop(Aggregator, Stochastic):
 
     columnwise = True
 
-    def __init__(self, *, leak: float = 0.0, seed: int | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        leak: float = 0.0,
+        like: Literal["paper", "torchjd"] = "torchjd",
+        seed: int | None = None,
+    ) -> None:
         super().__init__(seed)
         if not 0 <= leak <= 1:
             raise ConfigError(f"`leak` should be in [0, 1]. Got {leak}.")
+        if like not in ("paper", "torchjd"):
+            raise ConfigError(
+                f"`like` should be paper or torchjd. Got {like!r}. LibMTL's is that of the paper."
+            )
         self.leak = leak
+        self.like = like
+
+    def combine(self, objectives: Objectives) -> Combined:
+        """Follows the direction."""
+        if self.like == "torchjd":
+            return super().combine(objectives)
+        objectives.gramian  # noqa: B018 - raises where a row is not finite
+        signs = objectives.representation.sign()
+        rows = objectives.jacobian.view(-1, *signs.shape)  # [m, B, ...]
+        kept = self._signs_of_units((rows * signs).sum(1))
+        return objectives.follow((rows * kept[:, None]).sum(0).reshape(-1))
+
+    def _signs_of_units(self, units: Tensor) -> Tensor:
+        """What passes of each task at each unit, `[m, ...]`, from sums over the batch."""
+        draw = self._draw(units.flatten(1)).view_as(units[0])
+        chosen = _purity(units.sum(0), units.abs().sum(0)) > draw
+        kept = torch.where(chosen, units > 0, units < 0)
+        return self.leak + (1 - self.leak) * kept.to(units)
 
     def forward(self, jacobian: Tensor) -> Tensor:
         """Direction `[n]` from the Jacobian `[m, n]`."""
@@ -52,8 +88,11 @@ class GradDrop(Aggregator, Stochastic):
     def _keep(self, rows: Tensor, draw: Tensor) -> Tensor:
         """The sum of the positive or of the negative entries of each column, and the leak."""
         positive, negative = rows.clamp_min(0).sum(0), rows.clamp_max(0).sum(0)
-        magnitude = positive - negative
-        purity = 0.5 * (1 + (positive + negative) / torch.where(magnitude > 0, magnitude, 1.0))
-        chosen = purity > draw
+        chosen = _purity(positive + negative, positive - negative) > draw
         kept = torch.where(chosen, positive, negative)
         return kept + self.leak * torch.where(chosen, negative, positive)
+
+
+def _purity(total: Tensor, magnitude: Tensor) -> Tensor:
+    """Share of the positive part: 1 where all gradients are positive, 0 where all are negative."""
+    return 0.5 * (1 + total / torch.where(magnitude > 0, magnitude, 1.0))

@@ -1,5 +1,9 @@
 """Multi-objective gradient correction."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
 import torch
 from torch import Tensor
 
@@ -8,6 +12,9 @@ from mtl.aggregation.memory import GradientMemory
 from mtl.errors import ConfigError
 from mtl.linalg import project_simplex
 from mtl.parts import Aggregator
+
+if TYPE_CHECKING:
+    from mtl.engine import Combined, Objectives
 
 
 class MoCo(Aggregator):
@@ -25,12 +32,14 @@ class MoCo(Aggregator):
         gamma: Rate of the weights, > 0.
         gamma_decay: >= 0.
         rho: Regularization towards equal weights, >= 0.
+        like: `paper`: the algorithm above. `libmtl`: each gradient is as long as its loss,
+            `L_i g_i / |g_i|` in the place of `g_i`, and a softmax takes the place of the
+            projection, as in the code that the authors shared with LibMTL.
 
-    The rates are LibMTL's defaults. LibMTL (the authors' code) scales each gradient to the length
-    of its loss, and takes a softmax for the projection; this is the paper's algorithm. `gamma` has
-    the scale of an inverse squared gradient norm: with gradients far from length one, change it.
-    The state is as large as the Jacobian. A task without labels in a step keeps its average and
-    weight; the weights of the others are projected among themselves, times their sum.
+    The rates are LibMTL's defaults. `gamma` has the scale of an inverse squared gradient norm: with
+    gradients far from length one, change it. The state is as large as the Jacobian. A task without
+    labels in a step keeps its average and weight; the weights of the others are projected among
+    themselves, times their sum.
 
     References:
         Fernando, Shen, Liu, Chaudhury, Murugesan, Chen. Mitigating Gradient Bias in
@@ -50,6 +59,7 @@ class MoCo(Aggregator):
         gamma: float = 0.1,
         gamma_decay: float = 0.5,
         rho: float = 0.0,
+        like: Literal["paper", "libmtl"] = "paper",
     ) -> None:
         super().__init__()
         if not 0 < beta <= 1:
@@ -59,14 +69,31 @@ class MoCo(Aggregator):
         for name, value in (("beta_decay", beta_decay), ("gamma_decay", gamma_decay), ("rho", rho)):
             if value < 0:
                 raise ConfigError(f"`{name}` should be 0 or more. Got {value}.")
+        if like not in ("paper", "libmtl"):
+            raise ConfigError(f"`like` should be paper or libmtl. Got {like!r}.")
+        self.like = like
         self.beta, self.beta_decay = beta, beta_decay
         self.gamma, self.gamma_decay = gamma, gamma_decay
         self.rho = rho
         self.memory = GradientMemory(num_tasks)
         self.register_buffer("weights", torch.full((num_tasks,), 1 / num_tasks))
 
+    def combine(self, objectives: Objectives) -> Combined:
+        """Follows the direction."""
+        if self.like == "paper":
+            return super().combine(objectives)
+        norms = objectives.gramian.diagonal().clamp_min(0).sqrt()
+        sizes = objectives.values.detach() / torch.where(norms > 0, norms, 1.0)
+        self.held = objectives.held
+        columns = objectives.columns
+        return objectives.follow(objectives.gather(self(columns * sizes.to(columns)[:, None])))
+
     def forward(self, jacobian: Tensor) -> Tensor:
-        """Direction `[n]` from the Jacobian `[m, n]`, and a step of the state."""
+        """Direction `[n]` from the Jacobian `[m, n]`, and a step of the state.
+
+        Args:
+            jacobian: For `like=libmtl` with rows as long as their losses.
+        """
         rows = self.memory.like(jacobian, self.held)
         self.memory.steps += 1
         time = self.memory.steps
@@ -77,7 +104,8 @@ class MoCo(Aggregator):
         share = weights.sum()
         weights = weights / torch.where(share > 0, share, 1.0)
         slopes = self._slopes(averages, weights) + self.rho * weights
-        weights = project_simplex(weights - self.gamma / time**self.gamma_decay * slopes)
+        moved = weights - self.gamma / time**self.gamma_decay * slopes
+        weights = project_simplex(moved) if self.like == "paper" else moved.softmax(0)
         self.weights[self.present] = (share * weights).to(self.weights)
         return weights.to(jacobian) @ averages
 

@@ -5,12 +5,18 @@ import torch
 
 from benchmarks.accuracy.families import rows_of
 from mtl import Balancer, Step
-from mtl.aggregation import CAGradWeighting, NashMTLWeighting, PCGradWeighting
+from mtl.aggregation import (
+    CAGradWeighting,
+    GradDrop,
+    MoCo,
+    NashMTLWeighting,
+    PCGradWeighting,
+)
 from mtl.config import build
-from mtl.errors import ConfigError
+from mtl.errors import ConfigError, UnsupportedError
 from mtl.scalarization import GradNorm
 from tests.support import compose_config
-from tests.unit.core.toy import flat, grads, heads_of, losses_of, problem
+from tests.unit.core.toy import flat, grads, heads_of, jacobian_of, losses_of, problem
 
 
 @pytest.mark.parametrize(
@@ -84,6 +90,54 @@ def test_the_balancer_has_the_last_word():
     assert Balancer(gradnorm("paper"), head_grad="own").head_grad == "own"
 
 
+def test_moco_like_libmtl_takes_losses_for_lengths_and_a_softmax():
+    model, tasks, batch = problem()
+    losses, _ = losses_of(model, tasks, batch)
+    sizes = losses.detach()[:, None]
+    rows = jacobian_of(losses, model.shared_parameters())
+    rows = rows / rows.norm(dim=1, keepdim=True) * sizes
+    balancer = Balancer(MoCo(3, beta=0.8, gamma=2.0, rho=0.1, like="libmtl").double())
+    averages, weights = torch.zeros_like(rows), torch.full_like(losses.detach(), 1 / 3)
+    for time in range(1, 4):
+        averages = averages - 0.8 / time**0.5 * (averages - rows)
+        products = averages @ averages.T + 0.1 * torch.eye(3, dtype=torch.float64)
+        weights = torch.softmax(weights - 2.0 / time**0.5 * products @ weights, 0)
+        model.zero_grad()
+        balancer.backward(Step.evaluate(model, tasks, batch, needs=balancer.needs))
+        torch.testing.assert_close(grads(model.shared_parameters()), weights @ averages)
+
+
+@pytest.mark.parametrize("leak", [0.0, 0.3])
+def test_graddrop_of_the_paper_draws_a_sign_for_each_unit(leak):
+    model, tasks, batch = problem()
+    losses, representation = losses_of(model, tasks, batch)
+    (features,) = representation["a"]
+    per_sample = [torch.autograd.grad(loss, features, retain_graph=True)[0] for loss in losses]
+    method = GradDrop(leak=leak, like="paper", seed=3)
+    draws = torch.empty(features.shape[1]).double()
+    draws.uniform_(generator=GradDrop(seed=3).generator(draws.device))
+    direction = torch.zeros_like(features)
+    for unit, draw in enumerate(draws.tolist()):
+        sums = [float((g * features.detach().sign())[:, unit].sum()) for g in per_sample]
+        purity = (1 + sum(sums) / sum(map(abs, sums))) / 2
+        for own, gradient in zip(sums, per_sample, strict=True):
+            kept = own > 0 if purity > draw else own < 0
+            direction[:, unit] += gradient[:, unit] * (1.0 if kept else leak)
+    expected = torch.autograd.grad(features, model.shared_parameters(), direction)
+    balancer = Balancer(method, level="representation")
+    balancer.backward(Step.evaluate(model, tasks, batch, needs=balancer.needs))
+    found = grads(model.shared_parameters())
+    torch.testing.assert_close(found, torch.cat([g.flatten() for g in expected]))
+    torch.testing.assert_close(grads(heads_of(model)), flat(losses.sum(), heads_of(model)))
+
+
+def test_graddrop_of_the_paper_needs_activations():
+    model, tasks, batch = problem()
+    balancer = Balancer(GradDrop(like="paper"))
+    with pytest.raises(UnsupportedError, match='expected level="representation"'):
+        balancer.backward(Step.evaluate(model, tasks, batch, needs=balancer.needs))
+
+
 def test_options_are_in_the_configuration():
     options = ["like=nash_mtl", "rescale=2"]
     config = compose_config("balancer=cagrad", *(f"balancer.combine.{o}" for o in options))
@@ -94,7 +148,13 @@ def test_options_are_in_the_configuration():
 
 
 @pytest.mark.parametrize(
-    "make", [lambda: CAGradWeighting(rescale=3), lambda: PCGradWeighting(reduction="max")]
+    "make",
+    [
+        lambda: CAGradWeighting(rescale=3),
+        lambda: PCGradWeighting(reduction="max"),
+        lambda: GradDrop(like="libmtl"),
+        lambda: MoCo(3, like="torchjd"),
+    ],
 )
 def test_options_out_of_range(make):
     with pytest.raises(ConfigError, match="should be"):
