@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 import torch.distributed as dist
@@ -19,14 +21,37 @@ _all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_t
 _reduce_scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
 
 
-class Held(NamedTuple):
-    """Which of `total` columns this process holds, where processes share them evenly."""
+class Held(Protocol):
+    """Which columns this process holds, where several share them."""
+
+    @property
+    def total(self) -> int:
+        """Number of columns of all processes."""
+
+    @property
+    def width(self) -> int:
+        """How many there are here."""
+
+    @property
+    def up_to_date(self) -> bool:
+        """Whether the processes are still those that share the columns."""
+
+    def of(self, tensor: Tensor) -> Tensor:
+        """These columns, `[..., width]`, of all, `[..., total]`."""
+
+    def all_gather(self, part: Tensor) -> Tensor:
+        """All columns, `[..., total]`, from these ones, `[..., width]`, of each process."""
+
+
+@dataclass(frozen=True)
+class HeldEvenly:
+    """As many columns in each process, but for the last ones."""
 
     columns: slice
     total: int
 
     @classmethod
-    def here(cls, total: int) -> Held | None:
+    def here(cls, total: int) -> HeldEvenly | None:
         """The share of this process; `None`, all of them, in a single process."""
         if world_size() == 1:
             return None
@@ -37,6 +62,15 @@ class Held(NamedTuple):
     def width(self) -> int:
         """How many there are here."""
         return self.columns.stop - self.columns.start
+
+    @property
+    def up_to_date(self) -> bool:
+        """See `Held.up_to_date`."""
+        return self == HeldEvenly.here(self.total)
+
+    def of(self, tensor: Tensor) -> Tensor:
+        """See `Held.of`."""
+        return tensor[..., self.columns]
 
     def reduce_scatter(self, row: Tensor) -> Tensor:
         """These columns of the sum of `row`, `[total]`, over all processes.
@@ -56,11 +90,69 @@ class Held(NamedTuple):
         return result[: self.width]
 
     def all_gather(self, part: Tensor) -> Tensor:
-        """All columns, `[..., total]`, from these ones, `[..., width]`, of each process."""
-        part = _padded(part, _share(self.total))
-        parts = part.new_empty(world_size() * part.numel())
-        _all_gather(parts, part.reshape(-1))
-        return parts.view(-1, *part.shape).movedim(0, -2).flatten(-2)[..., : self.total]
+        """See `Held.all_gather`."""
+        return _gathered(part, _share(self.total)).flatten(-2)[..., : self.total]
+
+
+@dataclass(frozen=True)
+class HeldSamples:
+    """The elements of some tensors that belong to the samples of this process.
+
+    Columns are tensor after tensor, and in each process after process: as where one process has all
+    samples, those of the first process first.
+    """
+
+    widths: tuple[tuple[int, ...], ...]  # [processes][tensors]
+    rank: int
+
+    @classmethod
+    def here(cls, tensors: Sequence[Tensor]) -> HeldSamples | None:
+        """The columns of this process's tensors; `None`, all of them, in a single process."""
+        if world_size() == 1:
+            return None
+        own = torch.tensor([t.numel() for t in tensors], device=tensors[0].device)
+        every = _gathered(own, len(tensors)).tolist()
+        return cls(tuple(map(tuple, every)), dist.get_rank())
+
+    @property
+    def total(self) -> int:
+        """Number of columns of all processes."""
+        return sum(map(sum, self.widths))
+
+    @property
+    def width(self) -> int:
+        """How many there are here."""
+        return sum(self.widths[self.rank])
+
+    @property
+    def up_to_date(self) -> bool:
+        """See `Held.up_to_date`."""
+        return world_size() == len(self.widths) and dist.get_rank() == self.rank
+
+    def of(self, tensor: Tensor) -> Tensor:
+        """See `Held.of`."""
+        parts = tensor.split(self._in_order(), -1)
+        return torch.cat(parts[self.rank :: len(self.widths)], -1)
+
+    def all_gather(self, part: Tensor) -> Tensor:
+        """See `Held.all_gather`."""
+        gathered = _gathered(part, max(map(sum, self.widths))).unbind(-2)
+        pieces = [
+            whole[..., : sum(widths)].split(widths, -1)
+            for whole, widths in zip(gathered, self.widths, strict=True)
+        ]
+        return torch.cat([p for of_tensor in zip(*pieces, strict=True) for p in of_tensor], -1)
+
+    def _in_order(self) -> list[int]:
+        return [width for of_tensor in zip(*self.widths, strict=True) for width in of_tensor]
+
+
+def _gathered(part: Tensor, columns: int) -> Tensor:
+    """`[..., processes, columns]` from each process's part, which may be narrower."""
+    part = _padded(part, columns)
+    parts = part.new_empty(world_size() * part.numel())
+    _all_gather(parts, part.reshape(-1))
+    return parts.view(-1, *part.shape).movedim(0, -2)
 
 
 def _share(total: int) -> int:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from mtl.distributed import Held, all_reduce_list, world_size
+from mtl.distributed import Held, all_reduce_list
 from mtl.errors import NonFiniteError, UnsupportedError
 from mtl.rows import Gradients, Products, Rows
 from mtl.streaming import StreamedRows
@@ -199,16 +199,18 @@ class Objectives:
         there = step.differentiate(step.cotangents(on_losses), tensors, retain_graph=True)
         step.backward(on_heads, replaced=_pairs(tensors, there), retain_graph=bool(self._extra))
 
-    def follow(self, direction: Tensor) -> Combined:
-        """Gradients with `direction`, `[n]`, in the columns of `jacobian`."""
-        rows = self._kept
-        shared = rows.along(
-            direction.detach().to(rows.jacobian) * self._step.scale, extra=self._joined
-        )
+    def follow(self, direction: Tensor, *, held: bool = False) -> Combined:
+        """Gradients with `direction`, `[n]`, in the columns of `jacobian`.
+
+        Args:
+            direction: For the shared parameters.
+            held: It has the columns of `columns` only, those that this process holds.
+        """
+        rows, joined = self._kept, self._joined
+        scaled = direction.detach().to(rows.jacobian) * self._step.scale
+        pairs = rows.follow(scaled, self._head_factors(None), joined, held=held)
         ones = torch.ones_like(self.values).detach()
-        heads = rows.specific(self._head_factors(None))
-        rest = self._rest(ones, joined=bool(self._joined))
-        return Combined(shared + heads + rest, gramian=self.gramian)
+        return Combined(pairs + self._rest(ones, joined=bool(joined)), gramian=self.gramian)
 
     # --------------------------------------------------------------------- what they are made of
 
@@ -254,11 +256,6 @@ class Objectives:
     @cached_property
     def columns(self) -> Tensor:
         """The columns of `jacobian` that this process holds."""
-        if self._level == "representation" and world_size() > 1:
-            raise UnsupportedError(
-                "An aggregator of the Jacobian at the representation does not run on several "
-                'processes. Use level="parameters".'
-            )
         if self._derivative is None or self._by_objective:
             return self._kept.unscaled()
         if self._elementwise:

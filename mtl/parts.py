@@ -176,7 +176,7 @@ class Aggregator(Combiner):
         if not self.columnwise:
             return objectives.follow(self(objectives.jacobian))
         self.held = objectives.held
-        return objectives.follow(objectives.gather(self(objectives.columns)))
+        return objectives.follow(self(objectives.columns), held=True)
 
 
 class Regularizer(Part):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from mtl.distributed import Held, all_reduce, all_reduce_list, world_size
+from mtl.distributed import Held, HeldEvenly, HeldSamples, all_reduce, all_reduce_list
 from mtl.errors import NonFiniteError, UnsupportedError
 from mtl.linalg import gramian
 
@@ -87,8 +87,7 @@ class Rows(Products):
         jacobian: `[r, n]`, times the step's scale; at the parameter level that of the global
             batch, at the representation that of the local samples. Without what is in factors.
             Its columns are those that are `held`.
-        held: The columns that this process holds; `None`: all. With several processes, each holds
-            a part at the parameter level.
+        share: Which columns these are at the parameter level; `None`: all.
 
     Raises:
         UnsupportedError: The step has no representation, or parameters tied between heads bypass
@@ -116,8 +115,8 @@ class Rows(Products):
         first = self._columns_of(0)
         dtype = torch.promote_types(first[0].dtype, torch.float32) if first else torch.float32
         width = sum(t.numel() for t in first)
-        self.held = Held.here(width) if level == "parameters" else None
-        width = width if self.held is None else self.held.width
+        self.share = HeldEvenly.here(width) if level == "parameters" else None
+        width = width if self.share is None else self.share.width
         self.jacobian = step.values.new_empty(len(members), width, dtype=dtype)
         self._used = [False] * len(first)
         self._inside: Tensor | float | None = None  # what `unscaled` has multiplied the rows by
@@ -149,9 +148,9 @@ class Rows(Products):
             for g, c in zip(row, columns, strict=True)
         ]
         target = self.jacobian[j]
-        if flat and self.held is not None:
+        if flat and self.share is not None:
             joined = torch.cat([part.to(target.dtype) for part in flat])
-            target.copy_(self.held.reduce_scatter(joined))
+            target.copy_(self.share.reduce_scatter(joined))
         elif flat and all(part.dtype == target.dtype for part in flat):
             torch.cat(flat, out=target)
         elif flat:
@@ -164,9 +163,20 @@ class Rows(Products):
         result = gramian(self.jacobian, precise=precise)
         for factor in self._factors:
             result = result + factor.gramian(precise=precise)
-        if self.level == "representation" or self.held is not None:
+        if self.level == "representation" or self.share is not None:
             result = all_reduce(result)
         return result
+
+    @cached_property
+    def held(self) -> Held | None:
+        """The columns that this process holds; `None`: all.
+
+        With several processes those are a part of the parameters, or its samples' elements of the
+        representation.
+        """
+        return (
+            HeldSamples.here(self._columns_of(0)) if self.level == "representation" else self.share
+        )
 
     def unscaled(self, factors: Tensor | None = None) -> Tensor:
         """`jacobian` without the scale, in the same memory, once; `weighted` makes up for it.
@@ -197,58 +207,79 @@ class Rows(Products):
         self, weights: Tensor, heads: Tensor | None, extra: Sequence[Tensor] = ()
     ) -> Gradients:
         """See `Products.combine`."""
-        if not self.step.sharded:
-            return self.weighted(weights, extra) + self.specific(heads)
-        weights = self._still(weights)
-        direction = weights.to(self.jacobian) @ self.jacobian
-        replaced = zip(*self._at_representation(direction, weights), strict=True)
-        heads = torch.ones_like(weights) if heads is None else heads
-        self.step.backward(heads, replaced=list(replaced), retain_graph=True)
-        return []
+        rest = self._still(weights)
+        direction = self._complete(rest.to(self.jacobian) @ self.jacobian)
+        pairs = self._along(direction, heads, extra, rest)
+        return pairs + [pair for factor in self._factors for pair in factor.combine(weights)]
 
-    def weighted(self, weights: Tensor, extra: Sequence[Tensor] = ()) -> Gradients:
-        """Gradients of the shared parameters for `weights @ rows`.
+    def follow(
+        self,
+        direction: Tensor,
+        heads: Tensor | None,
+        extra: Sequence[Tensor] = (),
+        *,
+        held: bool = False,
+    ) -> Gradients:
+        """Gradients of all parameters; of sharded ones they go to `.grad` at once.
 
         Args:
-            weights: `[r]`.
-            extra: See `along`.
+            direction: In the place of a combination of rows, `[n]`, times the scale.
+            heads: See `Products.combine`.
+            extra: See `Products.combine`.
+            held: The direction has the held columns only.
+
+        Raises:
+            UnsupportedError: Tasks have their own representation.
         """
-        rest = self._still(weights)
-        direction = self.gather(rest.to(self.jacobian) @ self.jacobian)
-        pairs = self.along(direction, rest, extra)
-        for factor in self._factors:
-            pairs += factor.combine(weights)
-        return pairs
+        if held:
+            direction = self._complete(direction)
+        elif self.level == "representation" and self.held is not None:
+            direction = self.held.of(direction)
+        return self._along(direction, heads, extra)
 
     def gather(self, part: Tensor) -> Tensor:
         """All columns, `[..., n]`, of something that every process has for those it holds."""
         return part if self.held is None else self.held.all_gather(part)
 
-    def along(
-        self, direction: Tensor, weights: Tensor | None = None, extra: Sequence[Tensor] = ()
+    def _complete(self, direction: Tensor) -> Tensor:
+        """What `_along` takes, from the held columns."""
+        return direction if self.share is None else self.share.all_gather(direction)
+
+    def _along(
+        self,
+        direction: Tensor,
+        heads: Tensor | None,
+        extra: Sequence[Tensor],
+        weights: Tensor | None = None,
     ) -> Gradients:
-        """Gradients of the shared parameters for a direction in all columns.
+        """Gradients for a direction: by all parameters, or at the samples of this process.
 
         Args:
-            direction: `[n]`, times the scale.
-            weights: `[r]`, the weights that made it; needed where tasks have their own
-                representation.
-            extra: At the representation: scalars whose gradient, by all parameters, comes with the
-                pass from there.
+            direction: Times the scale.
+            heads: See `Products.combine`.
+            extra: See `Products.combine`.
+            weights: `[r]`, those that made it; needed where tasks have their own representation.
         """
         if self.level == "parameters":
             columns = self._columns_of(0)
             parts = direction.split([c.numel() for c in columns])
-            used = self._used if world_size() == 1 else [True] * len(columns)
-            return [
+            used = self._used if self.share is None else [True] * len(columns)
+            shared = [
                 (c, part.view_as(c).to(c.dtype))
                 for c, part, u in zip(columns, parts, used, strict=True)
                 if u
             ]
+            return shared + weigh_heads(self.heads, heads)
         outputs, cotangents = self._at_representation(direction, weights)
-        return from_representation(
+        if self.step.sharded:
+            heads = torch.ones_like(self.step.values) if heads is None else heads
+            replaced = list(zip(outputs, cotangents, strict=True))
+            self.step.backward(heads, replaced=replaced, retain_graph=True)
+            return []
+        shared = from_representation(
             self.step, outputs, cotangents, extra, retain_graph=self._retain_graph
         )
+        return shared + weigh_heads(self.heads, heads)
 
     def _at_representation(
         self, direction: Tensor, weights: Tensor | None
@@ -271,10 +302,6 @@ class Rows(Products):
             outputs += columns
             cotangents += [p.view_as(c).to(c.dtype) for c, p in zip(columns, parts, strict=True)]
         return outputs, cotangents
-
-    def specific(self, weights: Tensor | None) -> Gradients:
-        """Gradients of the heads: `sum_j weights[j] * (gradient in pass j)`; `None`: ones."""
-        return weigh_heads(self.heads, weights)
 
 
 def weigh_heads(heads: Sequence[Gradients], weights: Tensor | None) -> Gradients:

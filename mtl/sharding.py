@@ -97,13 +97,7 @@ def check_sharded(balancer: Balancer, model: nn.Module, num_tasks: int) -> None:
         )
     needs = balancer.needs if num_tasks > 1 else Needs.LOSSES
     method = type(balancer.combine).__name__
-    if Needs.JACOBIAN in needs:
-        raise UnsupportedError(
-            f"{method} needs the Jacobian by the parameters, which does not exist where they are "
-            f"sharded. {remedy}, a loss weighting, or a weighting with "
-            "balancer.level=representation."
-        )
-    if Needs.GRAMIAN in needs and balancer.level == "parameters":
+    if needs & (Needs.GRAMIAN | Needs.JACOBIAN) and balancer.level == "parameters":
         raise UnsupportedError(
             f'{method} should compare gradients at level="representation" where parameters are '
             f'sharded. Got level="parameters": gradients of single tasks by sharded parameters '

@@ -365,7 +365,7 @@ class Step:
         """The tensor at which the heads of all present tasks attach, if it is one."""
         attached = [(self.representation or {}).get(name, ()) for name in self.present]
         tensors = {id(t): t for own in attached for t in own}
-        if len(tensors) != 1 or not all(attached) or self.sharded or self.tied:
+        if len(tensors) != 1 or not all(attached):
             return None
         (tensor,) = tensors.values()
         return tensor if tensor.requires_grad else None

@@ -14,7 +14,7 @@ from torchmetrics import MeanSquaredError
 
 import mtl.config
 from benchmarks.base import ResumableLoader, ResumableSampler
-from mtl import Balancer, MultiTaskModel, Task, Weighting
+from mtl import Aggregator, Balancer, MultiTaskModel, Task, Weighting
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = ROOT / "configs"
@@ -28,11 +28,11 @@ def compose_config(*overrides: str):
         return compose("train", list(overrides), return_hydra_config=True)
 
 
-def weighs(preset: str) -> bool:
-    """Whether a preset weighs gradients by their Gramian alone: at either level, then."""
+def compares(preset: str) -> bool:
+    """Whether a preset takes gradients of single tasks: at either level, then."""
     balancer = compose_config(f"balancer={preset}").balancer
     combine = hydra.utils.get_class(balancer.combine._target_)
-    return issubclass(combine, Weighting) and balancer.get("sharpness") is None
+    return issubclass(combine, Weighting | Aggregator) and balancer.get("sharpness") is None
 
 
 # The toy problem has few tasks: fewer clusters.
@@ -53,12 +53,12 @@ def set_num_tasks(config, num_tasks: int) -> None:
         clusters.k = min(clusters.k, num_tasks)
 
 
-# Presets alone, weightings at the other level too, and the slots on top of each other.
+# Presets alone, those that compare gradients at the other level too, slots on top of each other.
 VARIANTS = {name: preset(name) for name in PRESETS} | {
     **{
         f"{name} at the representation": [*preset(name), "balancer.level=representation"]
         for name in PRESETS
-        if weighs(name)
+        if compares(name)
     },
     "pcgrad, heads weighted": ["balancer=pcgrad", "balancer.head_grad=weighted"],
     "log + mgda + activity + joint_sam": [

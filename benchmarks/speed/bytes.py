@@ -141,8 +141,7 @@ def _process(rank: int, folder: str, processes: int, balancers: dict[Case, Balan
     dist.init_process_group("gloo", init_method=store, rank=rank, world_size=processes)
     sent: dict[Case, tuple[float, float]] = {}
     for case, balancer in balancers.items():
-        with suppress(MTLError):  # aggregators do not run at the representation, in all processes
-            sent[case] = _sent_in_a_step(copy.deepcopy(balancer))  # its tensors are shared
+        sent[case] = _sent_in_a_step(copy.deepcopy(balancer))  # its tensors are shared
     counts = torch.tensor(list(sent.values()))
     dist.all_reduce(counts, dist.ReduceOp.MAX)
     if rank == 0:

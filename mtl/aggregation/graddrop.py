@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
-from mtl.aggregation.columns import by_columns
+from mtl.aggregation.columns import by_columns, over_all_columns
 from mtl.errors import ConfigError
 from mtl.parts import Aggregator, Stochastic
 
@@ -31,7 +31,7 @@ class GradDrop(Aggregator, Stochastic):
             what it decides about a task holds for all samples; LibMTL does that as well.
         seed: See `Stochastic`; all processes draw alike.
 
-    The paper's form needs the batch in one process. TorchJD has a leak a task.
+    TorchJD has a leak a task.
 
     References:
         Chen, Ngiam, Huang, Luong, Kretzschmar, Chai, Anguelov. Just Pick a Sign: Optimizing Deep
@@ -64,13 +64,14 @@ class GradDrop(Aggregator, Stochastic):
             return super().combine(objectives)
         objectives.gramian  # noqa: B018 - raises where a row is not finite
         signs = objectives.representation.sign()
-        rows = objectives.jacobian.view(-1, *signs.shape)  # [m, B, ...]
-        kept = self._signs_of_units((rows * signs).sum(1))
-        return objectives.follow((rows * kept[:, None]).sum(0).reshape(-1))
+        rows = objectives.columns.view(-1, *signs.shape)  # [m, B, ...]
+        units = over_all_columns((rows * signs).sum(1), objectives.held)
+        kept = self._signs_of_units(units)
+        return objectives.follow((rows * kept[:, None]).sum(0).reshape(-1), held=True)
 
     def _signs_of_units(self, units: Tensor) -> Tensor:
         """What passes of each task at each unit, `[m, ...]`, from sums over the batch."""
-        draw = self._draw(units.flatten(1)).view_as(units[0])
+        draw = torch.empty_like(units[0]).uniform_(generator=self.generator(units.device))
         chosen = _purity(units.sum(0), units.abs().sum(0)) > draw
         kept = torch.where(chosen, units > 0, units < 0)
         return self.leak + (1 - self.leak) * kept.to(units)
@@ -83,7 +84,7 @@ class GradDrop(Aggregator, Stochastic):
         """A number for each column, the same whatever part of them this process sees."""
         total = jacobian.shape[1] if self.held is None else self.held.total
         draw = jacobian.new_empty(total).uniform_(generator=self.generator(jacobian.device))
-        return draw if self.held is None else draw[self.held.columns]
+        return draw if self.held is None else self.held.of(draw)
 
     def _keep(self, rows: Tensor, draw: Tensor) -> Tensor:
         """The sum of the positive or of the negative entries of each column, and the leak."""

@@ -55,7 +55,7 @@ class GradientMemory(nn.Module):
                 'Use level="parameters".'
             )
         if self.held is None and held is not None:
-            self.rows, self.held = self.rows[:, held.columns].clone(), held
+            self.rows, self.held = held.of(self.rows).clone(), held
         self._check(held)
         self.rows = self.rows.to(jacobian)
         return self.rows
@@ -68,7 +68,7 @@ class GradientMemory(nn.Module):
         """
         rows, held = self.rows, self.held
         if rows is not None and held is not None:
-            self._check(Held.here(held.total))
+            self._check(held if held.up_to_date else None)
             rows = torch.stack([held.all_gather(row).cpu() for row in rows])
         return {"rows": rows, "steps": self.steps}
 

@@ -86,7 +86,7 @@ class MoCo(Aggregator):
         sizes = objectives.values.detach() / torch.where(norms > 0, norms, 1.0)
         self.held = objectives.held
         columns = objectives.columns
-        return objectives.follow(objectives.gather(self(columns * sizes.to(columns)[:, None])))
+        return objectives.follow(self(columns * sizes.to(columns)[:, None]), held=True)
 
     def forward(self, jacobian: Tensor) -> Tensor:
         """Direction `[n]` from the Jacobian `[m, n]`, and a step of the state.

@@ -209,7 +209,7 @@ class Diagnose(lightning.Callback):
     def _gramians(self, step: Step, names: Sequence[str]) -> Tensor:
         """Of the layers and of all, `[layers + 1, a, a]`, on the CPU."""
         rows = Rows(step, "parameters", retain_graph=True)
-        first = 0 if rows.held is None else rows.held.columns.start
+        first = 0 if rows.share is None else rows.share.columns.start
         last = first + rows.jacobian.shape[1]
         number = {layer: i for i, layer in enumerate(self.layers)}
         tasks = len(step.present)

@@ -33,6 +33,8 @@ def describe_cost(balancer: Balancer, model: MultiTaskModel, num_tasks: int) -> 
         passes = f"{num_tasks} backward passes through the heads, 1 through the backbone"
         memory = f"{num_tasks} gradients of the representation kept"
         exchanged = f"the losses, {products} and one gradient are summed over them"
+        if _takes_whole_rows(balancer):
+            exchanged += f", and {num_tasks} gradients of the representation are gathered"
     else:
         limit = num_tasks if balancer.max_rows is None else balancer.max_rows
         count = streaming.passes(num_tasks, limit) + bool(balancer.regularizers)
@@ -62,9 +64,12 @@ def _last(balancer: Balancer, num_tasks: int, limit: int) -> str:
     """What ends the exchange of gradients by the shared parameters."""
     if num_tasks > limit:  # rows are not kept: the combination is a pass of its own
         return "one gradient is summed"
-    combine = balancer.combine
-    whole = isinstance(combine, Aggregator) and not combine.columnwise
+    whole = _takes_whole_rows(balancer)
     return f"{num_tasks} rows are gathered" if whole else "one vector is gathered"
+
+
+def _takes_whole_rows(balancer: Balancer) -> bool:
+    return isinstance(balancer.combine, Aggregator) and not balancer.combine.columnwise
 
 
 def _again(balancer: Balancer, num_tasks: int) -> str:

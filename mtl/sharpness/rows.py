@@ -8,7 +8,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from mtl.distributed import Held, all_reduce, all_reduce_list, world_size
+from mtl.distributed import HeldEvenly, all_reduce, all_reduce_list, world_size
 from mtl.errors import NonFiniteError
 from mtl.linalg import gramian, lengths
 from mtl.rows import Gradients, finite_products
@@ -143,7 +143,7 @@ class GivenRows:
         self._factor = factor
         self._heads = heads
         self._used = used or [True] * len(step.shared)
-        self.held = Held.here(jacobian.shape[1])
+        self.held = HeldEvenly.here(jacobian.shape[1])
 
     def times(self, factor: Tensor | float) -> GivenRows:
         """The same rows, seen on another scale."""
@@ -154,7 +154,7 @@ class GivenRows:
     @property
     def jacobian(self) -> Tensor:
         """What an aggregator sees: `[r, n]`, or the held columns, times the step's scale."""
-        rows = self._rows if self.held is None else self._rows[:, self.held.columns]
+        rows = self._rows if self.held is None else self.held.of(self._rows)
         return rows * self._factor
 
     def gather(self, part: Tensor) -> Tensor:
@@ -202,13 +202,19 @@ class GivenRows:
         """Gradients of the shared parameters for `weights @ rows`."""
         return self._cut(weights.to(self._rows) @ self._rows)
 
-    def along(
-        self, direction: Tensor, weights: Tensor | None = None, extra: Sequence[Tensor] = ()
+    def follow(
+        self,
+        direction: Tensor,
+        heads: Tensor | None,
+        extra: Sequence[Tensor] = (),
+        *,
+        held: bool = False,
     ) -> Gradients:
-        """Gradients of the shared parameters for a direction that was made of `jacobian`."""
+        """Gradients of all parameters for a direction in the columns of `jacobian`."""
         assert not extra
-        del weights
-        return self._cut(direction / self._factor)
+        if held and self.held is not None:
+            direction = self.held.all_gather(direction)
+        return self._cut(direction / self._factor) + self.specific(heads)
 
     def specific(self, weights: Tensor | None) -> Gradients:
         """Gradients of the heads, weighted; `None`: ones."""

@@ -11,7 +11,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from mtl import Step
-from mtl.distributed import Held
+from mtl.distributed import HeldEvenly, HeldSamples
 from tests.support import VARIANTS, ToyData, make_balancer, make_model, state_of
 
 WORLD = 2
@@ -53,9 +53,25 @@ def train(variant, kind, rows):
 
 def there_and_back(columns):
     """Two rows, the sum of each scattered over the processes and gathered again."""
-    held = Held.here(columns)
+    held = HeldEvenly.here(columns)
     rows = torch.arange(2.0 * columns).view(2, -1) * (dist.get_rank() + 1)
     return held.all_gather(torch.stack([held.reduce_scatter(row) for row in rows]))
+
+
+def samples(rank):
+    """What a process has of two tensors, with other numbers of samples in each."""
+    return [torch.full((rank + 1, 2), 10.0 + rank), torch.full((3 - rank,), 20.0 + rank)]
+
+
+def samples_together():
+    """The columns of its own samples, cut from all and gathered again."""
+    own = samples(dist.get_rank())
+    held = HeldSamples.here(own)
+    part = torch.cat([t.flatten() for t in own]).repeat(2, 1)
+    whole = held.all_gather(part)
+    assert (held.width, held.total) == (part.shape[1], whole.shape[1])
+    assert torch.equal(held.of(whole), part)
+    return whole
 
 
 def first_gradient(variant, rows, *, without_terms=False):
@@ -77,6 +93,7 @@ def process(rank, folder):
     rows = slice(4 * rank, 4 * rank + 4)
     results = {(v, k): train(v, k, rows) for v in VARIANTS for k in ("full", "partial")}
     results |= {columns: there_and_back(columns) for columns in COLUMNS}
+    results["samples"] = samples_together()
     results |= {v: first_gradient(v, rows) for v in VARIANTS if local(v)}
     torch.save(results, Path(folder) / f"{rank}.pt")
     dist.destroy_process_group()
@@ -111,6 +128,13 @@ def test_columns_are_shared_evenly_or_not(results, columns):
     expected = torch.arange(2.0 * columns).view(2, -1) * sum(range(1, WORLD + 1))
     for rank in range(WORLD):
         torch.testing.assert_close(results[rank][columns], expected, rtol=0, atol=0)
+
+
+def test_columns_of_samples_are_tensor_by_tensor(results):
+    tensors = zip(*map(samples, range(WORLD)), strict=True)
+    expected = torch.cat([t.flatten() for of_tensor in tensors for t in of_tensor])
+    for found in results:
+        torch.testing.assert_close(found["samples"], expected.repeat(2, 1), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("variant", [v for v in VARIANTS if local(v)])

@@ -33,8 +33,9 @@ pytestmark = pytest.mark.skipif(
 
 def runs_sharded(variant):
     balancer = make_balancer(variant)
-    at_parameters = balancer.level == "parameters" and Needs.GRAMIAN in balancer.needs
-    refused = bool(balancer.needs & (Needs.JACOBIAN | Needs.SALIENCY))
+    compares = bool(balancer.needs & (Needs.GRAMIAN | Needs.JACOBIAN))
+    at_parameters = balancer.level == "parameters" and compares
+    refused = Needs.SALIENCY in balancer.needs
     return not (at_parameters or refused or balancer.sharpness)
 
 
@@ -43,7 +44,8 @@ PLAIN = [
     "uw",
     "famo",
     "rlw",
-    *(f"{name} at the representation" for name in ("mgda", "pcgrad", "nash_mtl")),
+    *(f"{name} at the representation" for name in ("mgda", "pcgrad", "nash_mtl", "graddrop")),
+    "graddrop of the paper",
     "pcgrad of log losses every second step at the representation",
 ]
 FLAGS = {

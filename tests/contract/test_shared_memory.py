@@ -10,7 +10,7 @@ import torch.multiprocessing as mp
 
 from mtl import Step
 from mtl.aggregation.memory import GradientMemory
-from mtl.distributed import Held
+from mtl.distributed import HeldEvenly
 from mtl.errors import UnsupportedError
 from tests.support import ToyData, assert_same, make_balancer, make_model
 
@@ -182,8 +182,8 @@ def test_a_memory_does_not_share_what_it_loaded():
 def test_a_loaded_memory_keeps_no_more_than_its_columns():
     memory = GradientMemory(1)
     memory.load_state_dict({"_extra_state": {"rows": torch.arange(8.0)[None], "steps": 3}})
-    rows = memory.like(torch.ones(1, 2), Held(slice(3, 5), 8))
+    rows = memory.like(torch.ones(1, 2), HeldEvenly(slice(3, 5), 8))
     assert rows.tolist() == [[3.0, 4.0]]
     assert rows.untyped_storage().nbytes() == 2 * 4
     with pytest.raises(UnsupportedError, match=r"8 columns in every step\. Got 9"):
-        memory.like(torch.ones(1, 2), Held(slice(3, 5), 9))
+        memory.like(torch.ones(1, 2), HeldEvenly(slice(3, 5), 9))

@@ -79,7 +79,7 @@ def test_rows(level, build):
         assert [id(p) for p, _ in pairs] == [id(p) for p in task.head.parameters()]
         torch.testing.assert_close(torch.cat([g.reshape(-1) for _, g in pairs]), expected)
     weights = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
-    shared = rows.weighted(weights)
+    shared = rows.combine(weights, torch.zeros_like(weights))[: len(model.shared_parameters())]
     expected = flat((weights * losses).sum(), model.shared_parameters())
     torch.testing.assert_close(torch.cat([g.reshape(-1) for _, g in shared]), expected)
 

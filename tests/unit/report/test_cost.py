@@ -66,6 +66,9 @@ def test_what_several_processes_exchange():
     assert "6 rows are summed and scattered, and one gradient is summed." in at_most_one
     above = exchanged(PCGradWeighting(), level="representation")
     assert above == "the losses, 3x3 products and one gradient are summed over them."
+    assert exchanged(MoCo(3), level="representation") == above
+    above = exchanged(First(), level="representation")
+    assert above.endswith("summed over them, and 3 gradients of the representation are gathered.")
 
 
 def test_rows_that_are_remembered():
