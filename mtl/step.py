@@ -18,16 +18,16 @@ from torch import Tensor
 
 from mtl.distributed import all_reduce, all_reduce_list, world_size
 from mtl.errors import NonFiniteError, TaskError, UnsupportedError
-from mtl.factors import Factor, LinearCall, pays, record_linear_calls, separable_calls
+from mtl.evaluation import Context, Evaluation
+from mtl.factors import Factor, LinearCall, pays, separable_calls
 from mtl.linalg.product import Product
-from mtl.model import MultiTaskModel, Outputs
+from mtl.model import MultiTaskModel
 from mtl.parts import Needs
 from mtl.products import at_parameters, at_representation
 from mtl.replay import Replay
 from mtl.rows import Products, Rows
-from mtl.second_order import InputGradients, Pointwise, twice_differentiable
-from mtl.sharding import is_sharded
-from mtl.task import Task, evaluate_all
+from mtl.second_order import InputGradients, Pointwise
+from mtl.task import Task
 
 Level = Literal["parameters", "representation"]
 Engine = Literal["auto", "rows", "gramian"]
@@ -132,7 +132,7 @@ class Step:
         *,
         needs: Needs = Needs.LOSSES,
         together: Sequence[Sequence[str]] | None = None,
-        context: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext,
+        context: Context = contextlib.nullcontext,
     ) -> Step:
         """Runs the model on a batch and takes the losses.
 
@@ -151,59 +151,12 @@ class Step:
         Raises:
             TaskError: A batch without any known task, or shapes that do not fit.
         """
-        inputs, targets = batch
-        known = [task for task in tasks if task.name in targets]
-        if not known:
-            raise TaskError(
-                f"Expected targets for at least one of {[task.name for task in tasks]}. Got "
-                f"targets named {sorted(targets)}."
-            )
-
-        sharded = is_sharded(model.parameters())
-        groups = model.parameter_groups()
-        own = [p for name in groups.specific for p in groups.specific[name]]
-        joined = [together] if together is not None and getattr(model, "joins", False) else []
-
-        def run(recompute: Replay | None, only: Collection[str] | None = None) -> Step:
-            chosen = known if only is None else [task for task in known if task.name in only]
-            # Heads that draw must draw in the same order: then all of them run.
-            alone = only if separable and isinstance(model, MultiTaskModel) else None
-            calls: list[LinearCall] = []
-            noted = needs & (Needs.GRAMIAN | Needs.JACOBIAN | Needs.REPRESENTATION) == Needs.GRAMIAN
-            recorder = record_linear_calls(model, calls) if noted else contextlib.nullcontext()
-            layers: contextlib.AbstractContextManager = contextlib.nullcontext()
-            if Needs.SALIENCY in needs:
-                layers = twice_differentiable(model, [*own, *groups.tied])
-            with context():
-                with recorder, layers as input_gradients:
-                    part = {} if alone is None else {"only": alone}
-                    outputs = model(inputs, *joined, **part)
-                pairs = _losses(chosen, outputs.predictions, targets, *joined)
-            if sharded:
-                pairs = _without_labels(outputs.predictions) | pairs
-            step = cls(
-                {task.name: pairs[task.name][0] if task.name in pairs else None for task in tasks},
-                shared=groups.shared,
-                specific=groups.specific,
-                representation=outputs.representation,
-                predictions=outputs.predictions,
-                counts={name: count for name, (_, count) in pairs.items()},
-                recompute=recompute,
-                tied=groups.tied,
-                linear_calls=calls,
-                sharded=sharded,
-                input_gradients=input_gradients,
-                pointwise=_whole_heads(input_gradients, outputs),
-            )
-            step.training = model.training
-            return step
-
-        separable = False
+        evaluation = Evaluation(cls, model, tasks, batch, needs, together, context)
         if not needs & (Needs.RECOMPUTE | Needs.AFTER_STEP):
-            return run(None)
-        replay = Replay(run, model)
-        step = run(replay)
-        separable = Needs.RECOMPUTE in needs and not replay.drawn
+            return evaluation(None)
+        replay = Replay(evaluation, model)
+        step = evaluation(replay)
+        evaluation.separable = Needs.RECOMPUTE in needs and not replay.drawn
         return step
 
     # ---------------------------------------------------------------- what is known of the losses
@@ -550,55 +503,3 @@ class Step:
     def values_now(self) -> Tensor:
         """Losses of the present tasks at the present parameters, `[a]`, without a graph."""
         return self.recompute().values
-
-
-def _whole_heads(input_gradients: InputGradients | None, outputs: Outputs) -> dict[str, Pointwise]:
-    """The noted convolutions that lead from a task's representation to its prediction."""
-    if input_gradients is None:
-        return {}
-    found = {
-        name: call
-        for call in input_gradients.pointwise
-        for name, prediction in outputs.predictions.items()
-        if call.output is prediction
-        and len(outputs.representation[name]) == 1
-        and call.inputs is outputs.representation[name][0]
-    }
-    input_gradients.pointwise.clear()
-    return found
-
-
-def _without_labels(predictions: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
-    """Zeros with graphs and no labelled element.
-
-    Processes that shard parameters must all pass the same heads, also those whose part of the
-    batch has no labels.
-    """
-    zeros = {name: prediction.flatten()[:0].sum() for name, prediction in predictions.items()}
-    return {name: (zero, torch.zeros_like(zero)) for name, zero in zeros.items()}
-
-
-def _losses(
-    tasks: Sequence[Task],
-    predictions: Mapping[str, Tensor],
-    targets: Mapping[str, Tensor],
-    together: Sequence[Sequence[str]] = (),
-) -> dict[str, tuple[Tensor, Tensor]]:
-    """Loss and number of labelled elements of each task, in order.
-
-    Tasks that went through the backbone together and share a loss object are evaluated at once.
-    """
-    missing = [task.name for task in tasks if task.name not in predictions]
-    if missing:
-        raise TaskError(
-            f"Task {missing[0]!r} has targets in this batch: expected a prediction for it. Got "
-            f"predictions named {sorted(predictions)}."
-        )
-    group = {name: i for i, names in enumerate(together) for name in names}
-    families: dict[tuple[int | str, int], list[Task]] = {}
-    for task in tasks:
-        families.setdefault((group.get(task.name, task.name), id(task.loss)), []).append(task)
-    pairs: dict[str, tuple[Tensor, Tensor]] = {}
-    for family in families.values():
-        pairs |= evaluate_all(family, predictions, targets)
-    return {task.name: pairs[task.name] for task in tasks}
