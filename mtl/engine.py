@@ -226,7 +226,7 @@ class Objectives:
     @cached_property
     def jacobian(self) -> Tensor:
         """Gradients of the objectives, `[k, n]`."""
-        return self.gather(self.columns)
+        return self._kept.gather(self.columns)
 
     @property
     def representation(self) -> Tensor:
@@ -248,10 +248,6 @@ class Objectives:
     def held(self) -> Held | None:
         """Which columns of `jacobian` this process holds; `None`: all."""
         return self._kept.held
-
-    def gather(self, part: Tensor) -> Tensor:
-        """All columns, `[..., n]`, of something that every process has for those it holds."""
-        return self._kept.gather(part)
 
     @cached_property
     def columns(self) -> Tensor:

@@ -40,10 +40,7 @@ class _Given:
     def weigh(self, weights: Tensor) -> Tensor:
         return weights.to(self.jacobian) @ self.jacobian
 
-    def gather(self, part: Tensor) -> Tensor:
-        return part
-
-    def follow(self, direction: Tensor) -> Tensor:
+    def follow(self, direction: Tensor, *, held: bool = False) -> Tensor:  # noqa: ARG002
         return direction
 
 

@@ -12,7 +12,8 @@ pytestmark = pytest.mark.skipif(
 OF_THE_JACOBIAN = {"db_mtl", "excess_mtl", "graddrop", "moco", "trimmed_mean"}
 
 
-@pytest.mark.parametrize("processes", [2, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [2, 4])
 def test_every_preset_sends_what_is_needed(processes):
     sent = measure(processes)
     levels = {level: {name for name, of in sent if of == level} for _, level in sent}

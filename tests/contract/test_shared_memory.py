@@ -129,6 +129,7 @@ def assert_close(found, expected):
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("world", [2, 3])
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_states_are_whole_in_every_process(runs, variant, world):
@@ -137,6 +138,7 @@ def test_states_are_whole_in_every_process(runs, variant, world):
             assert_close(found, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("world", [2, 3])
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_as_many_processes_go_on_to_the_bit(runs, variant, world):
@@ -144,6 +146,7 @@ def test_as_many_processes_go_on_to_the_bit(runs, variant, world):
         assert_same(numbers(results[variant, "own"]), numbers(results[variant][1]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("world", [2, 3])
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_more_processes_go_on(runs, variant, world):
@@ -151,6 +154,7 @@ def test_more_processes_go_on(runs, variant, world):
         assert_close(results[variant, "earlier"], runs[1][0][variant][1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("world", [2, 3])
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_one_process_goes_on(runs, variant, world):
@@ -158,12 +162,14 @@ def test_one_process_goes_on(runs, variant, world):
     assert_close(train(variant, state=middle)[1], end)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("world", "widths"), [(2, [116, 116]), (3, [78, 78, 76])])
 def test_each_process_remembers_its_columns(runs, world, widths):
     assert sum(widths) == TOTAL
     assert [results["widths"] for results in runs[world]] == [[width] for width in widths]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("world", [2, 3])
 def test_columns_of_processes_that_are_gone_are_missed(runs, world):
     for results in runs[world]:

@@ -177,6 +177,7 @@ def process(rank, folder):
     dist.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_processes_measure_the_joint_batch(tmp_path):
     mp.spawn(process, (str(tmp_path),), nprocs=2)
     model, tasks = make_model()

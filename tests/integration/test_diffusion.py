@@ -141,6 +141,7 @@ def test_pictures_with_classes_and_routing(network, tmp_path):
     assert quality.keys() == {"frechet", "precision", "recall"}
 
 
+@pytest.mark.slow
 def test_specialists_and_the_gap(finished, tmp_path):
     short = "hydra.sweep.subdir=${hydra.job.num}"  # or the folder's name has all the options
     options = ["-m", *SMALL, "trainer.max_epochs=1", "seed=0", short]

@@ -13,7 +13,6 @@ PLUGINS = {
     "submitit_local": "hydra_plugins.hydra_submitit_launcher",
     "ray": "hydra_plugins.hydra_ray_launcher",
 }
-SLOW = pytest.mark.slow
 
 
 def values(folder):
@@ -35,10 +34,8 @@ def missing(plugin):
         return True
 
 
-@pytest.mark.parametrize(
-    "launcher",
-    ["joblib", pytest.param("submitit_local", marks=SLOW), pytest.param("ray", marks=SLOW)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["joblib", "submitit_local", "ray"])
 def test_workers_leave_what_one_process_leaves(tmp_path, sequential, launcher):
     if missing(PLUGINS[launcher]):
         pytest.skip(f"needs the plugin {PLUGINS[launcher]}")
@@ -47,6 +44,7 @@ def test_workers_leave_what_one_process_leaves(tmp_path, sequential, launcher):
     assert values(tmp_path / "runs") == sequential
 
 
+@pytest.mark.slow
 def test_a_failed_run_stops_no_other_and_resuming_skips_what_is_complete(tmp_path):
     pytest.importorskip(PLUGINS["joblib"])
     options = ["-m", *TINY, "optimizer.lr=-1,0.001", *SWEEP[-2:], "launcher=joblib"]

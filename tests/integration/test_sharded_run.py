@@ -22,6 +22,7 @@ def close(first, second):
             torch.testing.assert_close(second[name], value, rtol=1e-4, atol=1e-5, msg=name)
 
 
+@pytest.mark.slow
 def test_sharded_run_goes_on_in_one_process(tmp_path):
     whole = invoke(*OPTIONS, "trainer.max_epochs=2", cwd=tmp_path).ok()
     first = shell(*OPTIONS, *SHARDED, cwd=tmp_path).ok()

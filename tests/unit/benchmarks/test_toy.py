@@ -96,6 +96,7 @@ def test_the_picture(tmp_path, capsys):
     assert "2 methods" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_all_methods_that_are_drawn_by_default(tmp_path, capsys):
     assert main(["--steps", "1", "--out", str(tmp_path / "toy.png")]) == 0
     printed = capsys.readouterr()
