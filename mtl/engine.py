@@ -226,7 +226,8 @@ class Objectives:
     @cached_property
     def jacobian(self) -> Tensor:
         """Gradients of the objectives, `[k, n]`."""
-        return self._kept.gather(self.columns)
+        columns = self.columns
+        return columns if self.held is None else self.held.all_gather(columns)
 
     @property
     def representation(self) -> Tensor:

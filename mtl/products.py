@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def at_parameters(step: Step, engine: Engine, *, retain_graph: bool) -> Rows | FactoredRows:
     """Gradients by the shared parameters; see `Step.products`."""
     count, layers = len(step.present), step.separable_layers
-    source = passes_at_once(step, layers) if layers and not _special(step) else None
+    source = passes_at_once(step, layers) if layers and not _needs_rows(step) else None
     if source is None:
         factors = step.factors(count, engine)
         return Rows(step, "parameters", factors=factors, retain_graph=retain_graph)
@@ -38,15 +38,15 @@ def at_representation(step: Step, engine: Engine, *, retain_graph: bool) -> Rows
     return LinearHeadRows(step, weights, retain_graph=retain_graph)
 
 
-def _special(step: Step) -> bool:
-    """Whether parameters are sharded, or tied between heads: `Rows` knows what to do then."""
+def _needs_rows(step: Step) -> bool:
+    """Whether only `Rows` will do: parameters are sharded, or tied between heads."""
     return step.sharded or bool(step.tied)
 
 
 def _head_weights(step: Step, engine: Engine) -> list[Tensor] | None:
     """The weights of the present tasks' heads, if each is one linear layer on one tensor."""
     inputs = step.common_representation()
-    if inputs is None or _special(step):
+    if inputs is None or _needs_rows(step):
         return None
     weights = []
     for name in step.present:

@@ -179,7 +179,7 @@ class Rows(Products):
         )
 
     def unscaled(self, factors: Tensor | None = None) -> Tensor:
-        """`jacobian` without the scale, in the same memory, once; `weighted` makes up for it.
+        """`jacobian` without the scale, in the same memory, once; `combine` makes up for it.
 
         Args:
             factors: `[r]`, on the rows. Default: ones.
@@ -236,10 +236,6 @@ class Rows(Products):
         elif self.level == "representation" and self.held is not None:
             direction = self.held.of(direction)
         return self._along(direction, heads, extra)
-
-    def gather(self, part: Tensor) -> Tensor:
-        """All columns, `[..., n]`, of something that every process has for those it holds."""
-        return part if self.held is None else self.held.all_gather(part)
 
     def _complete(self, direction: Tensor) -> Tensor:
         """What `_along` takes, from the held columns."""

@@ -62,7 +62,7 @@ class StreamedRows(Products):
     ) -> Gradients:
         """See `Products.combine`."""
         assert not extra  # they share a pass at the representation only
-        return self.weighted(weights) + self.specific(heads)
+        return self.weighted(weights) + weigh_heads(self.heads, heads)
 
     def weighted(self, weights: Tensor) -> Gradients:
         """Gradients of the shared parameters for `weights @ rows`, by one backward pass."""
@@ -73,10 +73,6 @@ class StreamedRows(Products):
         )
         reduced = all_reduce_list(gradients, shared)
         return [(p, g) for p, g in zip(shared, reduced, strict=True) if g is not None]
-
-    def specific(self, weights: Tensor | None) -> Gradients:
-        """Gradients of the heads, weighted; `None`: ones."""
-        return weigh_heads(self.heads, weights)
 
 
 def passes(rows: int, limit: int) -> int:

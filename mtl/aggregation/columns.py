@@ -33,11 +33,6 @@ def by_columns(rule: Callable[..., Tensor], *parts: Tensor) -> Tensor:
     return torch.cat([rule(*block) for block in blocks_of_columns(*parts)])
 
 
-def precise(like: Tensor) -> torch.dtype:
-    """Float64, on devices that have it."""
-    return torch.float32 if like.device.type == "mps" else torch.float64
-
-
 def over_all_columns(sums: Tensor, held: Held | None) -> Tensor:
     """Sums over the columns that this process holds, added up over the processes, in place.
 

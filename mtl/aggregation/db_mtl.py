@@ -3,9 +3,10 @@
 import torch
 from torch import Tensor
 
-from mtl.aggregation.columns import blocks_of_columns, over_all_columns, precise
+from mtl.aggregation.columns import blocks_of_columns, over_all_columns
 from mtl.aggregation.memory import GradientMemory
 from mtl.errors import ConfigError
+from mtl.linalg import finest
 from mtl.parts import Aggregator
 
 # Beyond these, squares of single entries leave the range of float32.
@@ -63,7 +64,7 @@ class DBMTL(Aggregator):
 
     def _norms(self, rows: Tensor) -> Tensor:
         """Norms over the columns of all processes, `[m]`, float64."""
-        dtype = precise(rows)
+        dtype = finest(rows)
         single = torch.promote_types(rows.dtype, torch.float32)
         squares = rows.norm(dim=1, dtype=single).to(dtype).square()
         if not bool(((squares > _SMALL) & (squares < _LARGE)).all()):

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
-from mtl.aggregation.columns import over_all_columns, precise
+from mtl.aggregation.columns import over_all_columns
 from mtl.aggregation.memory import GradientMemory
 from mtl.errors import ConfigError
-from mtl.linalg import project_simplex
+from mtl.linalg import finest, project_simplex
 from mtl.parts import Aggregator
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ class MoCo(Aggregator):
         averages = rows[self.present]  # in place where all tasks are present
         averages.lerp_(jacobian, self.beta / time**self.beta_decay)
         rows[self.present] = averages
-        weights = self.weights[self.present].to(jacobian.device, precise(jacobian))
+        weights = self.weights[self.present].to(jacobian.device, finest(jacobian))
         share = weights.sum()
         weights = weights / torch.where(share > 0, share, 1.0)
         slopes = self._slopes(averages, weights) + self.rho * weights

@@ -49,8 +49,7 @@ class NonnegativeQP:
             free: Guess of the support, `[m]`.
 
         Raises:
-            ArithmeticError: No solution was found, as for matrices that are not positive
-                semi-definite.
+            ArithmeticError: No solution was found within some twenty iterations a row.
         """
         free = linear < 0 if free is None else free
         largest = float(np.abs(linear).max())
@@ -67,11 +66,11 @@ class NonnegativeQP:
     def _least_squares(self, linear: Vector) -> Vector:
         root, inverse = self._roots
         try:
-            return nnls(root, -(inverse @ linear))[0]
+            return nnls(root, -(inverse @ linear), maxiter=20 * len(linear) + 20)[0]
         except RuntimeError as error:
             raise ArithmeticError(
-                "A quadratic program should settle for a matrix that is finite and positive "
-                f"semi-definite. Got {self._quadratic.tolist()} with the linear part "
+                "A quadratic program should settle for the cosines of finite gradients. Got "
+                f"{self._quadratic.tolist()} with the linear part "
                 f"{linear.tolist()}. Lower the learning rate where gradients grow, or choose "
                 "another method."
             ) from error

@@ -11,7 +11,7 @@ from torch import Tensor
 from mtl.distributed import HeldEvenly, all_reduce, all_reduce_list, world_size
 from mtl.errors import NonFiniteError
 from mtl.linalg import gramian, lengths
-from mtl.rows import Gradients, finite_products
+from mtl.rows import Gradients, finite_products, weigh_heads
 from mtl.step import Step
 
 
@@ -157,10 +157,6 @@ class GivenRows:
         rows = self._rows if self.held is None else self.held.of(self._rows)
         return rows * self._factor
 
-    def gather(self, part: Tensor) -> Tensor:
-        """All columns, `[..., n]`, of something that every process has for those it holds."""
-        return part if self.held is None else self.held.all_gather(part)
-
     @cached_property
     def _products(self) -> Tensor:
         products = finite_products(
@@ -196,7 +192,7 @@ class GivenRows:
     ) -> Gradients:
         """Gradients of the shared parameters for `weights @ rows`, and of the heads, weighted."""
         assert not extra  # regularizers are taken at the clean point, apart
-        return self.weighted(weights) + self.specific(heads)
+        return self.weighted(weights) + self._weigh_heads(heads)
 
     def weighted(self, weights: Tensor) -> Gradients:
         """Gradients of the shared parameters for `weights @ rows`."""
@@ -214,17 +210,10 @@ class GivenRows:
         assert not extra
         if held and self.held is not None:
             direction = self.held.all_gather(direction)
-        return self._cut(direction / self._factor) + self.specific(heads)
+        return self._cut(direction / self._factor) + self._weigh_heads(heads)
 
-    def specific(self, weights: Tensor | None) -> Gradients:
-        """Gradients of the heads, weighted; `None`: ones."""
-        if weights is None:
-            return [pair for pairs in self._heads for pair in pairs]
-        return [
-            (p, g * weight.to(g.dtype))
-            for pairs, weight in zip(self._heads, weights.unbind(), strict=False)
-            for p, g in pairs
-        ]
+    def _weigh_heads(self, weights: Tensor | None) -> Gradients:
+        return weigh_heads(self._heads, weights) if self._heads else []
 
     def _cut(self, direction: Tensor) -> Gradients:
         pairs = cut(direction, self._step.shared)

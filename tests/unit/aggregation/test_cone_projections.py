@@ -102,3 +102,13 @@ def test_agrees_with_torchjd_up_to_its_regularization(name):
         rows = rows_of("gauss", 5, seed)
         found = direction(METHODS[name.lower()](), rows)
         assert angle(found, reference(rows @ rows.T) @ rows) < 1e-3
+
+
+def test_a_program_that_does_not_settle_is_an_error(monkeypatch):
+    def never(*_, **__):
+        raise RuntimeError("maximum number of iterations")
+
+    monkeypatch.setattr("mtl.linalg.quadratic.nnls", never)
+    rows = rows_of("low rank", 40, 0)
+    with pytest.raises(ArithmeticError, match=r"should settle.*Lower the learning rate"):
+        UPGradWeighting()(rows @ rows.T)
