@@ -242,6 +242,7 @@ class Objectives:
                 'Activations are seen at the representation: expected level="representation" and '
                 f"one tensor for all tasks. Got level={self._level!r}"
                 + (" and several tensors." if tensor is None else ".")
+                + " Set balancer.level=representation, or choose another method."
             )
         return tensor.detach()
 

@@ -134,7 +134,9 @@ def test_graddrop_of_the_paper_draws_a_sign_for_each_unit(leak):
 def test_graddrop_of_the_paper_needs_activations():
     model, tasks, batch = problem()
     balancer = Balancer(GradDrop(like="paper"))
-    with pytest.raises(UnsupportedError, match='expected level="representation"'):
+    with pytest.raises(
+        UnsupportedError, match=r'expected level="representation".*Set balancer.level'
+    ):
         balancer.backward(Step.evaluate(model, tasks, batch, needs=balancer.needs))
 
 
